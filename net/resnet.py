@@ -1,0 +1,95 @@
+"""Residual backbones: torchvision's ResNets at output stride 16, and a small one for the bundled sample.
+
+A backbone maps an image batch to four feature maps and says what a user of them must know:
+
+    widths   channels of the four maps
+    stride   pixels of the input a cell of the last map covers
+    mean, std   of the RGB input in [0, 1] that its weights were trained with
+"""
+
+import torch
+import torch.nn as nn
+import torchvision
+from torchvision.models.resnet import BasicBlock
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Backbone(nn.Module):
+    """Four stages in sequence; subclasses define `stage1` to `stage4` and the attributes above.
+
+    train_stem: False (the release) detaches the output of stage 2: the first two stages are never
+        trained, so they run without a graph.
+    """
+
+    widths: tuple[int, int, int, int]
+    stride: int
+    mean = IMAGENET_MEAN
+    std = IMAGENET_STD
+
+    def __init__(self, train_stem: bool = False):
+        super().__init__()
+        self.train_stem = train_stem
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """x (N, 3, H, W) normalised with `mean` and `std` -> four maps (N, widths[i], h_i, w_i)."""
+        with torch.set_grad_enabled(self.train_stem and torch.is_grad_enabled()):
+            x1 = self.stage1(x)
+            x2 = self.stage2(x1)
+        x3 = self.stage3(x2)
+        x4 = self.stage4(x3)
+        return x1, x2, x3, x4
+
+
+class ResNet(Backbone):
+    """torchvision ResNet whose layer4 keeps the grid of layer3: stride 16, no dilation.
+
+    Parameter names are torchvision's (`conv1`, `bn1`, `layer1`..`layer4`).
+    """
+
+    stride = 16
+
+    def __init__(self, depth: int = 50, train_stem: bool = False):
+        super().__init__(train_stem)
+        net = getattr(torchvision.models, f"resnet{depth}")(weights=None)
+        first = net.layer4[0]
+        for module in first.modules():
+            if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+                module.stride = (1, 1)
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        expansion = type(first).expansion
+        self.widths = tuple(width * expansion for width in (64, 128, 256, 512))
+
+    def stage1(self, x):
+        return self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
+
+    def stage2(self, x):
+        return self.layer2(x)
+
+    def stage3(self, x):
+        return self.layer3(x)
+
+    def stage4(self, x):
+        return self.layer4(x)
+
+
+class MiniResNet(ResNet):
+    """One basic block a stage at output stride 8, 0.3 million parameters: the backbone of the bundled sample."""
+
+    stride = 8
+    widths = (16, 32, 64, 128)
+
+    def __init__(self, train_stem: bool = False):
+        Backbone.__init__(self, train_stem)
+        self.conv1 = nn.Conv2d(3, self.widths[0], 5, stride=2, padding=2, bias=False)
+        self.bn1 = nn.BatchNorm2d(self.widths[0])
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.Identity()
+        inputs = (self.widths[0],) + self.widths[:3]
+        for i, (width_in, width, stride) in enumerate(zip(inputs, self.widths, (1, 2, 2, 1)), start=1):
+            shortcut = None
+            if stride > 1 or width_in != width:
+                shortcut = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+            self.add_module(f"layer{i}", nn.Sequential(BasicBlock(width_in, width, stride, shortcut)))

@@ -14,6 +14,7 @@ class EfficientNetLite0(Backbone):
     """
 
     widths = (24, 40, 112, 1280)
+    stem_width = 24
     stride = 16
     mean = (127 / 255,) * 3        # the TensorFlow Lite models' (x - 127) / 128
     std = (128 / 255,) * 3
@@ -27,7 +28,8 @@ class EfficientNetLite0(Backbone):
         self._conv_head, self._bn1 = net._conv_head, net._bn1
         self._relu = nn.ReLU6()
         strided = [i for i, block in enumerate(self._blocks) if tuple(block._depthwise_conv.stride) == (2, 2)]
-        self._ends = (0, strided[1], strided[2], strided[3], len(self._blocks))   # first block of each stage
+        # First block of the stem, of each stage, and the end; the stem ends with the first map of stride 4.
+        self._ends = (0, strided[0] + 1, strided[1], strided[2], strided[3], len(self._blocks))
         self._keep_grid(self._blocks[strided[3]])
 
     @staticmethod
@@ -39,14 +41,17 @@ class EfficientNetLite0(Backbone):
         conv.static_padding = nn.ZeroPad2d((pad, pad, pad, pad))
 
     def _run_blocks(self, x, stage):
-        for block in self._blocks[self._ends[stage - 1]:self._ends[stage]]:
+        for block in self._blocks[self._ends[stage]:self._ends[stage + 1]]:
             x = block(x)                                     # no drop-connect: features stay deterministic
         return x
 
-    def stage1(self, x):
+    def stem(self, x):
         # "Same" padding was laid out for even sizes; without this, odd sizes would lose their last cells.
         x = F.pad(x, (0, -x.shape[3] % self.stride, 0, -x.shape[2] % self.stride))
-        return self._run_blocks(self._relu(self._bn0(self._conv_stem(x))), 1)
+        return self._run_blocks(self._relu(self._bn0(self._conv_stem(x))), 0)
+
+    def stage1(self, x):
+        return self._run_blocks(x, 1)
 
     def stage2(self, x):
         return self._run_blocks(x, 2)

@@ -3,6 +3,7 @@
 A backbone maps an image batch to four feature maps and says what a user of them must know:
 
     widths   channels of the four maps
+    stem_width   channels of the stem's map, which is on the grid of the first of the four
     stride   pixels of the input a cell of the last map covers
     mean, std   of the RGB input in [0, 1] that its weights were trained with
 """
@@ -17,13 +18,16 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):
-    """Four stages in sequence; subclasses define `stage1` to `stage4` and the attributes above.
+    """A stem and four stages in sequence; subclasses define `stem`, `stage1` to `stage4` and the attributes above.
+
+    The four maps have strides `stride` // 4, `stride` // 2, `stride` and `stride`.
 
     train_stem: False (the release) detaches the output of stage 2: the first two stages are never
         trained, so they run without a graph.
     """
 
     widths: tuple[int, int, int, int]
+    stem_width: int
     stride: int
     mean = IMAGENET_MEAN
     std = IMAGENET_STD
@@ -35,7 +39,7 @@ class Backbone(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """x (N, 3, H, W) normalised with `mean` and `std` -> four maps (N, widths[i], h_i, w_i)."""
         with torch.set_grad_enabled(self.train_stem and torch.is_grad_enabled()):
-            x1 = self.stage1(x)
+            x1 = self.stage1(self.stem(x))
             x2 = self.stage2(x1)
         x3 = self.stage3(x2)
         x4 = self.stage4(x3)
@@ -48,6 +52,7 @@ class ResNet(Backbone):
     Parameter names are torchvision's (`conv1`, `bn1`, `layer1`..`layer4`).
     """
 
+    stem_width = 64
     stride = 16
 
     def __init__(self, depth: int = 50, train_stem: bool = False):
@@ -62,8 +67,11 @@ class ResNet(Backbone):
         expansion = type(first).expansion
         self.widths = tuple(width * expansion for width in (64, 128, 256, 512))
 
+    def stem(self, x):
+        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
+
     def stage1(self, x):
-        return self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
+        return self.layer1(x)
 
     def stage2(self, x):
         return self.layer2(x)
@@ -79,15 +87,16 @@ class MiniResNet(ResNet):
     """One basic block a stage at output stride 8, 0.3 million parameters: the backbone of the bundled sample."""
 
     stride = 8
+    stem_width = 16
     widths = (16, 32, 64, 128)
 
     def __init__(self, train_stem: bool = False):
         Backbone.__init__(self, train_stem)
-        self.conv1 = nn.Conv2d(3, self.widths[0], 5, stride=2, padding=2, bias=False)
-        self.bn1 = nn.BatchNorm2d(self.widths[0])
+        self.conv1 = nn.Conv2d(3, self.stem_width, 5, stride=2, padding=2, bias=False)
+        self.bn1 = nn.BatchNorm2d(self.stem_width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity()
-        inputs = (self.widths[0],) + self.widths[:3]
+        inputs = (self.stem_width,) + self.widths[:3]
         for i, (width_in, width, stride) in enumerate(zip(inputs, self.widths, (1, 2, 2, 1)), start=1):
             shortcut = None
             if stride > 1 or width_in != width:

@@ -1,0 +1,24 @@
+# make sample   the whole chain on the bundled data set, on the CPU
+# make test     all tests
+PYTHON ?= python3
+
+.PHONY: sample test clean
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/installed-pytest: .venv/installed
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check pytest
+	touch $@
+
+sample: .venv/installed
+	.venv/bin/python -m data.mini_voc runs/mini_voc
+	.venv/bin/python run_sample.py --voc12_root runs/mini_voc --preset mini --work_dir runs/mini
+
+test: .venv/installed-pytest
+	.venv/bin/python -m pytest -q tests
+
+clean:
+	rm -rf runs/mini runs/mini_voc

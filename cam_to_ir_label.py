@@ -1,0 +1,59 @@
+"""Stage 4: two label-CRFs turn M_final into confident foreground, background and unknown pixels.
+
+    python cam_to_ir_label.py --voc12_root VOCdevkit/VOC2012 --work_dir runs/sfc
+"""
+
+import sys
+from functools import partial
+
+import numpy as np
+
+from data.cam_store import final_cam, full_size_cams, read_record
+from data.sample import IGNORE, read_image, write_mask
+from tools import options
+from tools.crf import ir_label
+from tools.options import crf_options, non_negative
+from tools.parallel import map_images
+from tools.work_dir import log
+
+NAME = "cam_to_ir_label"
+OUTPUTS = ("ir_label",)
+select_ids = options.infer_ids
+
+
+def _label_options(group) -> None:
+    group.add_argument("--ir_background", type=non_negative, default=0.5,
+                       help="factor of the background channel in the second CRF, which decides what is background")
+
+
+OPTIONS = (options.RUN, options.DATA, options.INFER_LIST, options.BACKGROUND, options.FINAL_IR, options.CRF,
+           options.Group("IR labels", _label_options))
+
+
+def run(args, work_dir, data_set, ids) -> dict:
+    """Write ir_label/ID.png of every image. Returns the shares of foreground, background and unknown pixels."""
+    cams = work_dir.require("cam", "make_cam")
+    folder = work_dir / "ir_label"
+    folder.mkdir(exist_ok=True)
+    todo = [name for name in ids if not (folder / f"{name}.png").exists()]
+    counts = sum(map_images(partial(label_image, cams, folder, data_set, args), todo, args.num_workers, NAME),
+                 start=np.zeros(3, np.int64))
+    shares = dict(zip(("foreground", "background", "unknown"), (counts / max(counts.sum(), 1)).round(4).tolist()))
+    log.info("%s: shares of pixels %s", NAME, shares)
+    return {"images": len(ids), "pixel_shares": shares}
+
+
+def label_image(cams, folder, data_set, args, name: str) -> np.ndarray:
+    """Write the IR label of one image; counts of foreground, background and unknown pixels."""
+    image = read_image(data_set.image_path(name))
+    record = read_record(cams / f"{name}.npz", data_set.num_classes, image.shape[:2])
+    maps = full_size_cams(record, args.background_offset if args.background_step else None)
+    cam = final_cam(*maps, args.ir_prototype_weight).numpy()
+    label = ir_label(image, cam, record.keys, args.ir_background, **crf_options(args))
+    write_mask(folder / f"{name}.png", label)
+    background, unknown = int((label == 0).sum()), int((label == IGNORE).sum())
+    return np.array([label.size - background - unknown, background, unknown])
+
+
+if __name__ == "__main__":
+    options.main(sys.modules[__name__])

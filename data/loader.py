@@ -1,0 +1,158 @@
+"""What the stages iterate over: reproducible training crops, and whole images at several scales.
+
+Every random choice of a sample is a function of (seed, epoch, index), so neither the number of worker
+processes nor an interruption changes it.
+"""
+
+from typing import Callable, Iterator
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data.sample import IGNORE, image_size, read_image, read_mask
+from data.transforms import cut, random_crop_box, random_resize_long, rescale
+
+
+class EpochBatches(Sampler):
+    """Shuffled batches of (epoch, index), continued at any step; the last incomplete batch is dropped.
+
+    num_images, batch_size   images of the list and of a batch
+    total_steps, first_step  the batches [first_step, total_steps) of the whole training are given
+    """
+
+    def __init__(self, num_images: int, batch_size: int, total_steps: int, first_step: int, seed: int):
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.total_steps = total_steps
+        self.first_step = first_step
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.total_steps - self.first_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        steps_per_epoch = self.num_images // self.batch_size
+        order_of = -1
+        for step in range(self.first_step, self.total_steps):
+            epoch, position = divmod(step, steps_per_epoch)
+            if epoch != order_of:
+                order = np.random.default_rng([self.seed, epoch]).permutation(self.num_images)
+                order_of = epoch
+            start = position * self.batch_size
+            yield [(epoch, int(i)) for i in order[start:start + self.batch_size]]
+
+
+class TrainCrops(Dataset):
+    """Augmented crops for the classifier; indexed by (epoch, index).
+
+    ids, labels   image ids and their (N, C) uint8 image-level labels
+    image_path    id -> path
+    crop          side of the crop in pixels
+    resize_long   (low, high): random long side in pixels; None keeps the size
+    flip          random horizontal flip
+    Gives (image (3, crop, crop) uint8, box (4,) int64 y0 y1 x0 x1, label (C,) uint8).
+    """
+
+    def __init__(self, ids: list[str], labels: np.ndarray, image_path: Callable, crop: int,
+                 resize_long: tuple[int, int] | None, flip: bool, seed: int):
+        self.ids = np.array(ids)
+        self.labels = labels
+        self.image_path = image_path
+        self.crop = crop
+        self.resize_long = resize_long
+        self.flip = flip
+        self.seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        epoch, index = key
+        rng = np.random.default_rng([self.seed, epoch, index])
+        image = read_image(self.image_path(self.ids[index]))
+        if self.resize_long:
+            image = random_resize_long(image, *self.resize_long, rng)
+        if self.flip and rng.random() < 0.5:
+            image = image[:, ::-1]
+        placement = random_crop_box(*image.shape[:2], self.crop, rng)
+        return (*crop_tensors(image, placement, self.crop), torch.from_numpy(self.labels[index]))
+
+
+class LabelledCrops(Dataset):
+    """Augmented crops with a label map each, for IRN and segmentation networks; indexed by (epoch, index).
+
+    image_path, label_path   id -> path
+    num_classes              C, to check the label maps
+    scale                    (low, high): random scale
+    Gives (image (3, crop, crop) uint8, box (4,) int64, label (crop, crop) uint8, 255 outside the image).
+    """
+
+    def __init__(self, ids: list[str], image_path: Callable, label_path: Callable, num_classes: int, crop: int,
+                 scale: tuple[float, float], flip: bool, seed: int):
+        self.ids = np.array(ids)
+        self.image_path = image_path
+        self.label_path = label_path
+        self.num_classes = num_classes
+        self.crop = crop
+        self.scale = scale
+        self.flip = flip
+        self.seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        epoch, index = key
+        rng = np.random.default_rng([self.seed, epoch, index])
+        name = self.ids[index]
+        image = read_image(self.image_path(name))
+        label = read_mask(self.label_path(name), self.num_classes, image.shape[:2])
+        scale = rng.uniform(*self.scale)
+        image, label = rescale(image, scale), rescale(label, scale, Image.NEAREST)
+        if self.flip and rng.random() < 0.5:
+            image, label = image[:, ::-1], label[:, ::-1]
+        placement = random_crop_box(*image.shape[:2], self.crop, rng)
+        return (*crop_tensors(image, placement, self.crop), torch.from_numpy(cut(label, placement, self.crop, IGNORE)))
+
+
+def crop_tensors(image: np.ndarray, placement: tuple[int, ...], crop: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The placed crop (3, crop, crop) uint8 and the box (4,) of the part that shows the image."""
+    _, _, top, left, h, w = placement
+    pixels = np.ascontiguousarray(cut(image, placement, crop).transpose(2, 0, 1))
+    return torch.from_numpy(pixels), torch.tensor([top, top + h, left, left + w])
+
+
+class ScaledImages(Dataset):
+    """Batches of whole images of one size at several scales; indexed by lists of positions.
+
+    Gives (positions, [(N, 3, H_s, W_s) uint8 per scale], (H, W)).
+    """
+
+    def __init__(self, ids: list[str], image_path: Callable, scales: tuple[float, ...] = (1.0,)):
+        self.ids = np.array(ids)
+        self.image_path = image_path
+        self.scales = scales
+
+    def __getitem__(self, batch: list[int]) -> tuple[list[int], list[torch.Tensor], tuple[int, int]]:
+        images = [read_image(self.image_path(self.ids[index])) for index in batch]
+        stacks = [np.stack([rescale(image, scale) for image in images]) for scale in self.scales]
+        scaled = [torch.from_numpy(np.ascontiguousarray(stack.transpose(0, 3, 1, 2))) for stack in stacks]
+        return batch, scaled, images[0].shape[:2]
+
+
+def same_size_batches(ids: list[str], image_path: Callable, batch_size: int) -> list[list[int]]:
+    """Positions of `ids` in batches of equal image size, at most `batch_size` each."""
+    by_size = {}
+    for index, name in enumerate(ids):
+        by_size.setdefault(image_size(image_path(name)), []).append(index)
+    return [group[i:i + batch_size] for group in by_size.values() for i in range(0, len(group), batch_size)]
+
+
+def train_loader(dataset: Dataset, num_images: int, batch_size: int, total_steps: int, first_step: int, seed: int,
+                 num_workers: int) -> DataLoader:
+    """Batches of `dataset` from `first_step` to `total_steps`, in the order that `seed` gives."""
+    batches = EpochBatches(num_images, batch_size, total_steps, first_step, seed)
+    return DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, pin_memory=torch.cuda.is_available(),
+                      persistent_workers=False)
+
+
+def image_loader(dataset: ScaledImages, batches: list[list[int]], num_workers: int) -> DataLoader:
+    """The given batches of `dataset`, in order."""
+    return DataLoader(dataset, sampler=batches, batch_size=None, num_workers=num_workers,
+                      pin_memory=torch.cuda.is_available())

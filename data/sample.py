@@ -1,0 +1,126 @@
+"""What one image is: reading images, masks and id lists, with errors that name the file and the fix."""
+
+import os
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+IGNORE = 255                 # label of pixels that do not count
+
+
+class InputError(Exception):
+    """Input that cannot be used. The message names the file and says what to do."""
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Image file -> (H, W, 3) uint8 RGB. Grayscale, CMYK, RGBA and palette images are converted.
+
+    Raises InputError when the file is missing, is no image or is truncated.
+    """
+    return np.array(_decode(path, "image").convert("RGB"))
+
+
+def read_mask(path: str | Path, num_classes: int, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Mask file -> (H, W) uint8 class indices: 0 background, 1..num_classes foreground, 255 ignored.
+
+    size  (H, W) of the image it belongs to; None skips that check
+    Raises InputError for missing, damaged or coloured masks, wrong sizes and unknown indices.
+    """
+    image = _decode(path, "mask")
+    if image.mode not in ("P", "L", "1", "I;16", "I"):
+        raise InputError(f"{path}: mask of mode {image.mode}; class indices are needed "
+                         "(palette or grayscale PNG, one index a pixel), not colours")
+    mask = np.asarray(image)
+    if size is not None and mask.shape != tuple(size):
+        raise InputError(f"{path}: mask of {mask.shape[1]}x{mask.shape[0]} pixels for an image of "
+                         f"{size[1]}x{size[0]}; masks must have the size of their image")
+    if mask.size and ((mask > num_classes) & (mask != IGNORE)).any():
+        found = np.unique(mask[(mask > num_classes) & (mask != IGNORE)])[:5].tolist()
+        raise InputError(f"{path}: class indices {found}, but there are only {num_classes} foreground classes "
+                         f"(0..{num_classes} and {IGNORE} are allowed); check the mask or the class list")
+    return mask.astype(np.uint8)
+
+
+def _decode(path: str | Path, kind: str) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+        return image
+    except FileNotFoundError:
+        raise InputError(f"{path}: {kind} file is missing; restore it or take its id out of the list") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: no {kind} that can be read; replace the file or take its id out of the list") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path}: damaged {kind} ({error}); replace the file or take its id out of the list") from None
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(H, W) of an image file, from its header alone. Raises InputError as read_image."""
+    try:
+        with Image.open(path) as image:
+            return image.size[1], image.size[0]
+    except FileNotFoundError:
+        raise InputError(f"{path}: image file is missing; restore it or take its id out of the list") from None
+    except OSError:
+        raise InputError(f"{path}: no image that can be read; replace the file or take its id out of the list") from None
+
+
+def read_list(path: str | Path) -> list[str]:
+    """Id list -> ids in order. A line is a bare id, or IRN's `/JPEGImages/ID.jpg /SegmentationClassAug/ID.png`.
+
+    Raises InputError when the list is missing, empty, not text or names an id twice.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{path}: list is missing; give another with --train_list, --infer_list or --eval_list") from None
+    except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
+        raise InputError(f"{path}: not a readable list of ids ({error}); it needs one image id a line") from None
+    ids = []
+    for line in filter(None, map(str.strip, lines)):
+        first = line.split()[0]
+        path_like = PurePosixPath(first)
+        ids.append(path_like.stem if path_like.suffix.lower() in (".jpg", ".jpeg", ".png") else path_like.name)
+    if not ids:
+        raise InputError(f"{path}: list is empty; it needs one image id a line")
+    if any(not name or name in (".", "..") or "\0" in name for name in ids):
+        raise InputError(f"{path}: line that is no image id; it needs one image id a line")
+    if len(set(ids)) < len(ids):
+        twice = next(name for i, name in enumerate(ids) if name in ids[:i])
+        raise InputError(f"{path}: id {twice} stands there twice; each image may be listed once")
+    return ids
+
+
+def write_atomically(path: str | Path, write) -> None:
+    """Call write(file) on a temporary file beside `path`, then rename it: a torn file cannot exist.
+
+    write  callable that takes a binary file object
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def palette(entries: int = 256) -> list[int]:
+    """Colours of VOC: bits 0-2 of the index give the top bits of R, G, B, bits 3-5 the next, and so on."""
+    index = np.arange(entries)
+    colours = np.zeros((entries, 3), np.int64)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
+    return colours.flatten().tolist()
+
+
+def write_mask(path: str | Path, mask: np.ndarray) -> None:
+    """(H, W) uint8 class indices -> palette PNG with VOC's colours: viewers show colours, loaders read indices."""
+    image = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8), mode="L")
+    image.putpalette(palette())
+    write_atomically(path, lambda file: image.save(file, format="PNG"))

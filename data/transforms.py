@@ -1,0 +1,61 @@
+"""Training augmentation on uint8 images, and normalisation on the device."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+
+def resize(image: np.ndarray, size: tuple[int, int], resample=Image.BICUBIC) -> np.ndarray:
+    """(H, W[, 3]) uint8 -> the same at size (h, w)."""
+    if image.shape[:2] == tuple(size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), resample))
+
+
+def rescale(image: np.ndarray, scale: float, resample=Image.BICUBIC) -> np.ndarray:
+    """(H, W[, 3]) uint8 resized by `scale`, at least one pixel a side."""
+    height, width = image.shape[:2]
+    return resize(image, (max(1, round(height * scale)), max(1, round(width * scale))), resample)
+
+
+def random_resize_long(image: np.ndarray, low: int, high: int, rng: np.random.Generator) -> np.ndarray:
+    """Resize so that the longer side is a uniform integer of [low, high] pixels."""
+    return rescale(image, int(rng.integers(low, high + 1)) / max(image.shape[:2]))
+
+
+def random_crop_box(height: int, width: int, crop: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """Place a crop of crop x crop pixels on an image: cut what is larger, pad what is smaller, both at random.
+
+    Returns (y0, x0, top, left, h, w): the patch image[y0:y0+h, x0:x0+w] lies at (top, left) of the crop.
+    """
+    h, w = min(height, crop), min(width, crop)
+    y0, x0 = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+    top, left = int(rng.integers(crop - h + 1)), int(rng.integers(crop - w + 1))
+    return y0, x0, top, left, h, w
+
+
+def cut(image: np.ndarray, placement: tuple[int, ...], crop: int, fill: int = 0) -> np.ndarray:
+    """The crop that random_crop_box placed, (crop, crop[, 3]); `fill` where the image does not reach."""
+    y0, x0, top, left, h, w = placement
+    out = np.full((crop, crop) + image.shape[2:], fill, image.dtype)
+    out[top:top + h, left:left + w] = image[y0:y0 + h, x0:x0 + w]
+    return out
+
+
+def normalise(image: torch.Tensor, mean, std) -> torch.Tensor:
+    """(N, 3, H, W) uint8 RGB -> float32, (x / 255 - mean) / std per channel."""
+    mean = torch.tensor(mean, device=image.device).view(1, 3, 1, 1)
+    std = torch.tensor(std, device=image.device).view(1, 3, 1, 1)
+    return (image.float() / 255 - mean) / std
+
+
+def zero_outside(image: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
+    """Set the padding of crops to 0 after normalisation.
+
+    image (N, 3, H, W); box (N, 4) int rows y0, y1, x0, x1 of the part that shows the image.
+    """
+    y = torch.arange(image.shape[2], device=image.device)
+    x = torch.arange(image.shape[3], device=image.device)
+    rows = (y >= box[:, 0:1]) & (y < box[:, 1:2])
+    columns = (x >= box[:, 2:3]) & (x < box[:, 3:4])
+    return image * (rows[:, None, :, None] & columns[:, None, None, :])

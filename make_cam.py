@@ -1,0 +1,84 @@
+"""Stage 2: M_W and M_P of every image at several scales, stored as small records.
+
+    python make_cam.py --voc12_root VOCdevkit/VOC2012 --work_dir runs/sfc
+    python make_cam.py --voc12_root ... --work_dir runs/authors --checkpoint best.pth      # a released checkpoint
+"""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import torch
+from tqdm import tqdm
+
+from data.cam_store import CamRecord, write_record
+from data.loader import ScaledImages, image_loader, same_size_batches
+from data.transforms import normalise
+from tools import network, options
+from tools.options import flag, number_list, positive_int
+from tools.work_dir import log
+
+NAME = "make_cam"
+OUTPUTS = ("cam",)
+select_ids = options.infer_ids
+
+
+def _inference_options(group) -> None:
+    group.add_argument("--checkpoint", help="trained SFC network, ours or the authors'; default sfc.pth of the run")
+    group.add_argument("--scales", type=number_list, default="1.0,0.5,1.5,2.0", help="image scales, each with its mirror image")
+    flag(group, "mask_cam", False, "set absent classes to 0 before PCM, as in training (release: not at inference)")
+    group.add_argument("--cam_batch_size", type=positive_int, default=8, help="images of equal size at a time")
+
+
+OPTIONS = (options.RUN, options.DATA, options.INFER_LIST, options.BACKBONE, options.NETWORK, options.Group("inference", _inference_options))
+
+
+def run(args, work_dir, data_set, ids) -> dict:
+    """Write cam/ID.npz of every image. Returns the number of images and their mean size in KB."""
+    device = network.prepare_device(args.device)
+    checkpoint = args.checkpoint or work_dir.require("sfc.pth", "train_sfc")
+    model = network.load_sfc(args, data_set.num_classes, checkpoint).to(device).eval()
+    labels = torch.from_numpy(data_set.image_labels(ids))
+    folder = work_dir / "cam"
+    folder.mkdir(exist_ok=True)
+
+    # The batches depend on the whole list alone, so that a continued run computes what an uninterrupted one does.
+    batches = [batch for batch in same_size_batches(ids, data_set.image_path, args.cam_batch_size)
+               if not all((folder / f"{ids[i]}.npz").exists() for i in batch)]
+    loader = image_loader(ScaledImages(ids, data_set.image_path, args.scales), batches, args.num_workers)
+    bar = tqdm(total=sum(map(len, batches)), desc=NAME, unit="image", mininterval=1.0)
+    with torch.no_grad(), ThreadPoolExecutor(2) as writers, bar:
+        pending = []
+        for indices, scaled, size in loader:
+            maps = [infer(model, images.to(device, non_blocking=True), labels[indices].to(device), args.mask_cam)
+                    for images in scaled]
+            for row, index in enumerate(indices):
+                record = present_maps([(weight[row], prototype[row]) for weight, prototype in maps], labels[index], size)
+                pending.append(writers.submit(
+                    partial(write_record, folder / f"{ids[index]}.npz", record, data_set.num_classes)))
+            while len(pending) > 4 * args.cam_batch_size:
+                pending.pop(0).result()
+            bar.update(len(indices))
+        for job in pending:
+            job.result()
+    kilobytes = sum((folder / f"{name}.npz").stat().st_size for name in ids) / len(ids) / 1024
+    log.info("%s: %d records, %.1f KB an image", NAME, len(ids), kilobytes)
+    return {"images": len(ids), "kilobytes_per_image": round(kilobytes, 2)}
+
+
+def infer(model, images: torch.Tensor, labels: torch.Tensor, mask_cam: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """uint8 images (N, 3, H, W) of one scale -> M_W and M_P (N, C+1, h, w), float16 on the host."""
+    output = model.infer(normalise(images, model.backbone.mean, model.backbone.std), labels, mask_cam)
+    return output.weight_cam.half().cpu(), output.prototype_cam.half().cpu()
+
+
+def present_maps(maps, label: torch.Tensor, size: tuple[int, int]) -> CamRecord:
+    """The record of one image: of each scale's maps (C+1, h, w) only the background and the classes of `label`."""
+    classes = label.nonzero().flatten() + 1
+    keys = torch.cat([torch.zeros(1, dtype=torch.int64), classes])
+    return CamRecord(classes.numpy(), size, [weight[keys].numpy() for weight, _ in maps],
+                     [prototype[keys].numpy() for _, prototype in maps])
+
+
+if __name__ == "__main__":
+    options.main(sys.modules[__name__])

@@ -1,0 +1,267 @@
+"""Inter-pixel relation network (Ahn et al., CVPR 2019): class boundaries and displacements from confident labels.
+
+The edge branch gives the probability that a class boundary passes through a cell; two pixels belong together when
+no boundary lies on the straight path between them. The displacement branch points to the centroid of a pixel's
+object. All maps lie on the grid of the backbone's first stage (stride 4 for ResNet-50).
+"""
+
+from typing import Iterator
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from net.labels import IGNORE_LABEL, downsample_label
+from net.resnet import Backbone
+
+EPSILON = 1e-5     # keeps logarithms finite and empty averages 0 (IRN's value)
+
+
+class MeanShift(nn.Module):
+    """Subtracts the mean displacement of the training images, at inference only.
+
+    The displacement loss sees differences of two pixels, which leaves a constant offset undetermined.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.training else x - self.running_mean[:, None, None]
+
+
+class IRN(nn.Module):
+    """Edge and displacement branches on a frozen backbone.
+
+    The entries `fc_edge1..6` and `fc_dp1..7` have IRN's names and shapes. The backbone stays in evaluation mode and
+    gets no gradient.
+    """
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.backbone = backbone
+        widths = (backbone.stem_width, *backbone.widths)
+
+        # Factors bring the five maps, of strides 1, 1, 2, 4 and 4 grid cells, to the grid.
+        self.fc_edge1 = conv_block(widths[0], 32, groups=4)
+        self.fc_edge2 = conv_block(widths[1], 32, groups=4)
+        self.fc_edge3 = conv_block(widths[2], 32, groups=4, upsample=2)
+        self.fc_edge4 = conv_block(widths[3], 32, groups=4, upsample=4)
+        self.fc_edge5 = conv_block(widths[4], 32, groups=4, upsample=4)
+        self.fc_edge6 = nn.Conv2d(5 * 32, 1, 1)
+
+        # Top-down: maps 3 to 5 meet at stride 2 (fc_dp6), then all meet at the grid (fc_dp7).
+        self.fc_dp1 = conv_block(widths[0], 64, groups=8)
+        self.fc_dp2 = conv_block(widths[1], 128, groups=16)
+        self.fc_dp3 = conv_block(widths[2], 256, groups=16)
+        self.fc_dp4 = conv_block(widths[3], 256, groups=16, upsample=2)
+        self.fc_dp5 = conv_block(widths[4], 256, groups=16, upsample=2)
+        self.fc_dp6 = conv_block(3 * 256, 256, groups=16, upsample=2)
+        self.fc_dp7 = conv_block(64 + 128 + 256, 256, groups=16)
+        self.fc_dp7.extend([nn.Conv2d(256, 2, 1, bias=False), MeanShift(2)])
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the input that a cell of the outputs covers."""
+        return self.backbone.stride // 4
+
+    @property
+    def mean_shift(self) -> MeanShift:
+        """The layer whose `running_mean` (2,) is set to the mean displacement after training."""
+        return self.fc_dp7[-1]
+
+    def train(self, mode: bool = True) -> "IRN":
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """image (N, 3, H, W) normalised -> edge logit (N, 1, h, w), displacement (N, 2, h, w) in cells (y, x)."""
+        features = self._features(image)
+        return self._edge(*features), self._displacement(*features)
+
+    @torch.no_grad()
+    def predict(self, image: torch.Tensor, pad_to: int | None = 512) -> tuple[torch.Tensor, torch.Tensor]:
+        """Edge probability, averaged over the flips of an image, and displacement.
+
+        image: (3, H, W) normalised.
+        pad_to: zero-pad right and bottom to at least this many pixels a side (IRN: 512, its training crop), because
+            GroupNorm takes its statistics over the padded map. None pads to whole cells of the backbone only.
+            Larger images are never cropped.
+        Returns edge (1, h, w) in [0, 1] and displacement (2, h, w), h = ceil(H / stride). Call in evaluation mode.
+        """
+        height, width = image.shape[1:]
+        pad_y, pad_x = (self._padding(length, pad_to) for length in (height, width))
+        pair = F.pad(torch.stack([image, image.flip(-1)]), (0, pad_x, 0, pad_y))
+        edge, displacement = self(pair)
+        h, w = -(-height // self.stride), -(-width // self.stride)
+        edge, displacement = edge[..., :h, :w], displacement[..., :h, :w]
+        return torch.sigmoid((edge[0] + edge[1].flip(-1)) / 2), displacement[0]
+
+    def parameter_groups(self, edge_lr: float = 0.1, displacement_lr: float = 1.0) -> list[dict]:
+        """Optimiser groups of the two branches; the defaults are IRN's learning rates."""
+        return [
+            {"params": list(self.edge_parameters()), "lr": edge_lr},
+            {"params": list(self.displacement_parameters()), "lr": displacement_lr},
+        ]
+
+    def edge_parameters(self) -> Iterator[nn.Parameter]:
+        return self._branch_parameters("fc_edge")
+
+    def displacement_parameters(self) -> Iterator[nn.Parameter]:
+        return self._branch_parameters("fc_dp")
+
+    def _branch_parameters(self, prefix: str) -> Iterator[nn.Parameter]:
+        return (parameter for name, parameter in self.named_parameters() if name.startswith(prefix))
+
+    def _padding(self, length: int, pad_to: int | None) -> int:
+        target = max(length, pad_to or 0)
+        return target + -target % self.backbone.stride - length
+
+    @torch.no_grad()
+    def _features(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """The stem's map and the four stages' maps."""
+        net = self.backbone
+        features = [net.stem(image)]
+        for stage in (net.stage1, net.stage2, net.stage3, net.stage4):
+            features.append(stage(features[-1]))
+        return features
+
+    def _edge(self, x1, x2, x3, x4, x5):
+        maps = [self.fc_edge1(x1), self.fc_edge2(x2), self.fc_edge3(x3), self.fc_edge4(x4), self.fc_edge5(x5)]
+        return self.fc_edge6(concatenate(maps, x2.shape[2:]))
+
+    def _displacement(self, x1, x2, x3, x4, x5):
+        coarse = concatenate([self.fc_dp3(x3), self.fc_dp4(x4), self.fc_dp5(x5)], x3.shape[2:])
+        return self.fc_dp7(concatenate([self.fc_dp1(x1), self.fc_dp2(x2), self.fc_dp6(coarse)], x2.shape[2:]))
+
+
+def conv_block(width_in: int, width: int, groups: int, upsample: int = 1) -> nn.Sequential:
+    """1x1 convolution, GroupNorm, bilinear up-sampling by an integer factor, ReLU."""
+    layers = [nn.Conv2d(width_in, width, 1, bias=False), nn.GroupNorm(groups, width)]
+    if upsample > 1:
+        layers.append(nn.Upsample(scale_factor=upsample, mode="bilinear", align_corners=False))
+    return nn.Sequential(*layers, nn.ReLU(inplace=True))
+
+
+def concatenate(maps: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+    """Channels of maps cropped to `size`: an up-sampled map can be up to a coarse cell larger than the grid."""
+    return torch.cat([x[..., :size[0], :size[1]] for x in maps], dim=1)
+
+
+class PathIndex:
+    """All pairs of pixels closer than `radius`, and the straight paths between them.
+
+    A pair is a source pixel and the destination at an offset (dy, dx) from it, dy >= 0, so that every unordered pair
+    occurs once. Its path holds the pixels in the pair's bounding box less than one pixel off the connecting line.
+
+    destinations   D offsets (dy, dx), ordered by path length as in IRN
+    paths          D lists of offsets from the source, from the destination back to the source
+
+    Maps (..., h, w) lose `margin` = radius - 1 rows at the bottom and columns at both sides, where sources have
+    destinations outside: source grid (h - margin, w - 2 margin).
+    """
+
+    def __init__(self, radius: int = 10):
+        self.margin = radius - 1
+        reach = range(-self.margin, radius)
+        offsets = [(dy, dx) for dy in range(radius) for dx in reach
+                   if (dy > 0 or dx > 0) and dy ** 2 + dx ** 2 < radius ** 2]
+        self.paths = sorted((straight_path(*offset) for offset in offsets), key=len)   # stable within a length
+        self.destinations = [path[0] for path in self.paths]
+
+    def source(self, x: torch.Tensor) -> torch.Tensor:
+        """The view (..., h', w') of the source pixels of x (..., h, w)."""
+        return self._shifted(x, (0, 0))
+
+    def destination(self, x: torch.Tensor) -> torch.Tensor:
+        """x at every source's destinations: (..., h, w) -> (..., D, h', w')."""
+        return torch.stack([self._shifted(x, offset) for offset in self.destinations], dim=-3)
+
+    def path_maximum(self, edge: torch.Tensor) -> torch.Tensor:
+        """Largest value of edge (N, h, w) on every path: (N, D, h', w').
+
+        The maxima are located without a graph and then gathered at once: the graph holds one index a pair instead of
+        the values of whole paths. Going path by path keeps the working set in the processor's cache.
+        """
+        height, width = edge.shape[1:]
+        pixel = torch.arange(height * width, device=edge.device).view(height, width)
+        with torch.no_grad():
+            jump = torch.stack([self._jump_to_maximum(edge, path) for path in self.paths], dim=1)
+            index = jump.add_(self.source(pixel))
+        return edge.flatten(1).gather(1, index.flatten(1)).view(index.shape)
+
+    def _jump_to_maximum(self, edge: torch.Tensor, path: list[tuple[int, int]]) -> torch.Tensor:
+        """From each source to the first maximum on its path, as a distance in the flattened map: (N, h', w') int64."""
+        width = edge.shape[2]
+        best = torch.full_like(self.source(edge), -torch.inf)
+        jump = torch.zeros_like(best, dtype=torch.int64)
+        for dy, dx in path:
+            value = self._shifted(edge, (dy, dx))
+            jump.masked_fill_(value > best, dy * width + dx)
+            torch.maximum(best, value, out=best)
+        return jump
+
+    def _shifted(self, x: torch.Tensor, offset: tuple[int, int]) -> torch.Tensor:
+        (dy, dx), margin = offset, self.margin
+        height, width = x.shape[-2] - margin, x.shape[-1] - 2 * margin
+        if height < 1 or width < 1:
+            raise ValueError(f"a map of {tuple(x.shape[-2:])} cells has no pixel pairs of radius {margin + 1}")
+        return x[..., dy:dy + height, margin + dx:margin + dx + width]
+
+
+def straight_path(dy: int, dx: int) -> list[tuple[int, int]]:
+    """Offsets less than one pixel off the line from (dy, dx) to (0, 0), in this order."""
+    length = dy ** 2 + dx ** 2
+    box = [(y, x) for y in range(min(0, dy), max(0, dy) + 1) for x in range(min(0, dx), max(0, dx) + 1)]
+    near = [(y, x) for y, x in box if (dy * x - dx * y) ** 2 < length]
+    return sorted(near, key=lambda offset: -abs(offset[0]) - abs(offset[1]))
+
+
+def affinity_labels(label: torch.Tensor, path_index: PathIndex) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Which pixel pairs belong together, and which do not.
+
+    label: (N, h, w) class of each cell, 0 background, 255 unknown.
+    Returns three masks (N, D, h', w'): both background, both the same foreground class, different classes.
+    """
+    source, destination = path_index.source(label).unsqueeze(1), path_index.destination(label)
+    known = (source != IGNORE_LABEL) & (destination != IGNORE_LABEL)
+    same = known & (source == destination)
+    return same & (source == 0), same & (source != 0), known & (source != destination)
+
+
+def irn_loss(edge_logit: torch.Tensor, displacement: torch.Tensor, label: torch.Tensor,
+             path_index: PathIndex) -> dict[str, torch.Tensor]:
+    """IRN's affinity and displacement losses (Ahn et al. 2019, section 4).
+
+    edge_logit (N, 1, h, w), displacement (N, 2, h, w); label (N, H, W) class ids at image or grid size, 255 unknown.
+    Returns scalars `loss_pos`, `loss_neg` (affinity), `loss_dp_fg`, `loss_dp_bg` (displacement), `loss_total`.
+    """
+    label = downsample_label(label, edge_logit.shape[2:])
+    background, foreground, different = affinity_labels(label, path_index)
+
+    # Affinity is 1 - the strongest boundary on the path, so the boundary itself is the probability to differ.
+    boundary = path_index.path_maximum(torch.sigmoid(edge_logit[:, 0]))
+    affinity_loss = -torch.log(torch.where(different, boundary, 1 - boundary) + EPSILON)
+
+    # Pixels of an object point to one centroid: their displacements differ by their offset. In the background by 0.
+    # No pair is both, so one L1 map (summed over y and x) serves the two.
+    offset = displacement.new_tensor(path_index.destinations).T[:, :, None, None]                  # (2, D, 1, 1)
+    difference = path_index.source(displacement).unsqueeze(2) - path_index.destination(displacement)
+    difference -= offset * foreground.unsqueeze(1)
+    l1 = difference.abs().sum(1)
+
+    losses = {
+        "loss_pos": (masked_mean(affinity_loss, background) + masked_mean(affinity_loss, foreground)) / 2,
+        "loss_neg": masked_mean(affinity_loss, different),
+        "loss_dp_fg": masked_mean(l1, foreground) / 2,
+        "loss_dp_bg": masked_mean(l1, background) / 2,
+    }
+    losses["loss_total"] = sum(losses.values()) / 2
+    return losses
+
+
+def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of x where mask is true; 0 for an empty mask."""
+    return (x * mask).sum() / (mask.sum() + EPSILON)

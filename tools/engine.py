@@ -1,0 +1,142 @@
+"""The training loop of stages 1 and 5: poly schedule, clipping, log, checkpoint, resume."""
+
+import math
+import time
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+import torch
+import torch.nn as nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from data.sample import InputError, write_atomically
+from tools.weights import load_file
+from tools.work_dir import WorkDir, log
+
+LOG_EVERY = 10                     # steps between looks at the losses, each of which waits for the device
+
+
+def poly_sgd(groups: list[dict], total_steps: int, momentum: float, weight_decay: float, power: float = 0.9):
+    """SGD whose learning rates fall by (1 - step / total_steps) ** power each step.
+
+    groups  [{"params": ..., "lr": ...}, ...]
+    Returns (optimizer, scheduler).
+    """
+    optimizer = torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
+    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 - min(step, total_steps) / total_steps) ** power)
+    return optimizer, decay
+
+
+class Training(NamedTuple):
+    """What a training is made of; `fit` runs it.
+
+    model        saved in checkpoints and, at the end, as the stage's result
+    loss         (batch, step) -> {"total": what is minimised, further losses for the log}
+    loader       first_step -> iterable of batches from that step on
+    memory       further objects with state_dict / load_state_dict that a resumed run needs (image bank)
+    on_log       (writer, step): called at every look at the losses, for pictures
+    """
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    loss: Callable
+    loader: Callable
+    total_steps: int
+    batch_size: int
+    clip_norm: float = math.inf
+    memory: dict = {}
+    on_log: Callable | None = None
+
+
+def fit(training: Training, work_dir: WorkDir, name: str, save_minutes: float = 10.0) -> dict:
+    """Train to `training.total_steps`, from the last checkpoint of an interrupted run if there is one.
+
+    name  checkpoint `name`_checkpoint.pth and TensorBoard folder of the run
+    Returns {"losses": last logged values, "images_per_second": ...}.
+    Raises InputError on a non-finite loss, naming the step and the last good checkpoint.
+    """
+    path = work_dir / f"{name}_checkpoint.pth"
+    step = first_step = _resume(training, path)
+    writer = SummaryWriter(str(work_dir / "tensorboard" / name), purge_step=first_step)
+    bar = tqdm(total=training.total_steps, initial=first_step, desc=name, unit="step", mininterval=1.0)
+    start = last_save = time.monotonic()
+    unseen, logged = [], {}                         # losses still on the device; their last means
+    for batch in training.loader(first_step):
+        losses = training.loss(batch, step)
+        training.optimizer.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, training.clip_norm)
+        training.optimizer.step()
+        training.scheduler.step()
+        step += 1
+        unseen.append(torch.stack([value.detach() for value in losses.values()]))
+        if step % LOG_EVERY == 0 or step == training.total_steps:
+            logged = _look(unseen, tuple(losses), step, path)
+            unseen = []
+            rate = (step - first_step) * training.batch_size / (time.monotonic() - start)
+            bar.update(step - bar.n)
+            bar.set_postfix_str(f"{rate:.1f} images/s  " + "  ".join(f"{k} {v:.4f}" for k, v in logged.items()))
+            for key, value in logged.items():
+                writer.add_scalar(f"{name}/{key}", value, step)
+            writer.add_scalar(f"{name}/lr", training.scheduler.get_last_lr()[0], step)
+            if training.on_log and (step % (10 * LOG_EVERY) == 0 or step == training.total_steps):
+                training.on_log(writer, step)
+            if time.monotonic() - last_save > 60 * save_minutes:
+                _save(training, path, step)
+                last_save = time.monotonic()
+    bar.close()
+    writer.close()
+    seconds = time.monotonic() - start
+    rate = (step - first_step) * training.batch_size / seconds if step > first_step else math.nan
+    log.info("%s: %d steps of %d images, %.1f images/s, losses %s", name, step, training.batch_size, rate,
+             {key: round(value, 4) for key, value in logged.items()})
+    return {"losses": logged, "images_per_second": round(rate, 2), "steps": step}
+
+
+def drop_checkpoint(work_dir: WorkDir, name: str) -> None:
+    """Remove the checkpoint of a finished training."""
+    (work_dir / f"{name}_checkpoint.pth").unlink(missing_ok=True)
+
+
+def save_model(path: Path, model: nn.Module, **facts) -> None:
+    """The stage's result: {"model": state dict, and `facts` (plain values) that tell how to build it}."""
+    write_atomically(path, lambda file: torch.save(facts | {"model": model.state_dict()}, file))
+
+
+def _look(unseen: list[torch.Tensor], names: tuple[str, ...], step: int, path: Path) -> dict[str, float]:
+    """Means of the losses since the last look; stops the run when one is not finite."""
+    values = torch.stack(unseen).cpu()
+    bad = (~values.isfinite()).any(1).nonzero().flatten()
+    if len(bad):
+        at = step - len(values) + int(bad[0]) + 1
+        saved = f"the last good checkpoint is {path}" if path.exists() else "no checkpoint was saved yet"
+        raise InputError(f"loss is not finite at step {at}; {saved}. Lower the learning rate, or check the weights "
+                         "and images")
+    return dict(zip(names, values.double().mean(0).tolist()))
+
+
+def _save(training: Training, path: Path, step: int) -> None:
+    state = {"step": step, "model": training.model.state_dict(), "optimizer": training.optimizer.state_dict(),
+             "scheduler": training.scheduler.state_dict(),
+             "memory": {key: value.state_dict() for key, value in training.memory.items()}}
+    state["scheduler"].pop("lr_lambdas", None)
+    write_atomically(path, lambda file: torch.save(state, file))
+
+
+def _resume(training: Training, path: Path) -> int:
+    """Load `path` if it is there; the step to go on from."""
+    if not path.exists():
+        return 0
+    state = load_file(path)
+    try:
+        training.model.load_state_dict(state["model"])
+        training.optimizer.load_state_dict(state["optimizer"])
+        training.scheduler.load_state_dict(state["scheduler"] | {"lr_lambdas": [None] * len(training.optimizer.param_groups)})
+        for key, value in training.memory.items():
+            value.load_state_dict(state["memory"][key])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: checkpoint of another training ({error}); delete it to start anew") from None
+    log.info("continued from %s at step %d", path, state["step"])
+    return state["step"]

@@ -1,0 +1,280 @@
+"""Command-line options that stages share, the presets, and the frame every stage script runs in.
+
+A stage script lists the option groups it uses; run_sample.py takes the union. What a stage's result
+depends on is then exactly the values of its groups, without those that only say where and how fast.
+"""
+
+import argparse
+import sys
+import time
+import zlib
+from typing import Callable, NamedTuple
+
+import numpy as np
+import torch
+
+from data.sample import InputError, read_list
+from net.backbone import BACKBONES
+from tools.work_dir import WorkDir, log
+
+# Options that change where or how fast, never what.
+NOT_SETTINGS = {"work_dir", "preset", "num_workers", "device", "overwrite", "train_list", "infer_list", "eval_list"}
+
+# What differs from `released`. Sources: paper equations, see docs/FIDELITY.md.
+PRESETS = {
+    "released": {},
+    "paper": {
+        "pcm_steps": 1, "seed_mode": "threshold", "cls_half": False, "dw_p_weight": 1.0, "dw_w_weight": 1.0,
+        "dw_reduction": "l1", "normalise_prototype": False, "dc_scale": "total_demand", "ibr_classes": 0.0,
+        "resize_long": "none", "flip": False,
+        "background_step": False, "ir_prototype_weight": 1.0, "mask_prototype_weight": 1.0,
+        "irn_scale_high": 1.5, "walk_power": 1.0, "walk_all_channels": False,
+    },
+    "mini": {},
+}
+
+
+class Group(NamedTuple):
+    """A titled group of options; `add` puts them into the argparse group it is given."""
+    title: str
+    add: Callable
+
+
+def flag(group, name: str, default: bool, help: str) -> None:
+    """A switch --name / --no-name."""
+    group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=default, help=help)
+
+
+def positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def non_negative(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
+    return value
+
+
+def number_list(text: str) -> list[float]:
+    """Comma-separated positive numbers."""
+    values = [float(part) for part in text.split(",")]
+    if not all(value > 0 for value in values):
+        raise argparse.ArgumentTypeError(f"{text}: all numbers must be positive")
+    return values
+
+
+# --- groups ---------------------------------------------------------------------------------------------------
+
+def _run_options(group) -> None:
+    group.add_argument("--work_dir", default="runs/sfc", help="folder of this run: checkpoints, CAMs, labels, scores")
+    group.add_argument("--preset", choices=sorted(PRESETS), default="released",
+                       help="defaults of the method: what the authors released, the paper to the letter, or the "
+                            "settings of the bundled small images; single flags still win")
+    group.add_argument("--seed", type=int, default=0, help="seed of every random choice")
+    group.add_argument("--num_workers", type=int, default=default_workers(), help="processes that load or compute")
+    group.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
+    flag(group, "overwrite", False, "replace what the work directory holds of another configuration; a stage script "
+                                    "of its own then also redoes what is complete")
+
+
+def default_workers() -> int:
+    import os
+    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _data_options(group) -> None:
+    group.add_argument("--voc12_root", help="data set in VOC layout: the folder that holds JPEGImages")
+    group.add_argument("--labels", choices=("xml", "masks"), default="xml",
+                       help="source of the image-level labels: Annotations/*.xml, or the class indices of the masks")
+
+
+def _train_list(group) -> None:
+    group.add_argument("--train_list", help="list of ids to train on (one a line, or IRN's path lines); "
+                                            "default train_aug of the data set")
+
+
+def _infer_list(group) -> None:
+    group.add_argument("--infer_list", help="list of ids that get CAMs, labels and pseudo masks; "
+                                            "default train_aug of the data set")
+
+
+def _eval_list(group) -> None:
+    group.add_argument("--eval_list", help="list of ids to score, with masks; default train of the data set")
+
+
+def _backbone_options(group) -> None:
+    group.add_argument("--backbone", choices=list(BACKBONES), default="resnet50", help="feature extractor")
+
+
+def _network_options(group) -> None:
+    group.add_argument("--pcm_steps", type=positive_int, default=2,
+                       help="applications of the PCM affinity (release 2, SEAM 1)")
+    group.add_argument("--seed_mode", choices=("argmax", "threshold"), default="argmax",
+                       help="prototype seeds: arg-max class of M_W (release) or activation over a threshold (Eq. 3)")
+    group.add_argument("--seed_background", type=float, default=0.3,
+                       help="factor of the background channel before the seeds' arg-max (release)")
+    group.add_argument("--seed_threshold", type=float, default=0.3,
+                       help="activation above which a pixel is a seed, for --seed_mode threshold (the paper gives no value)")
+
+
+def _irn_crop(group) -> None:
+    group.add_argument("--irn_crop_size", type=positive_int, default=512,
+                       help="side of IRN's training crops in pixels; at inference smaller images are padded to it")
+
+
+def _background_options(group) -> None:
+    flag(group, "background_step", True, "double the foreground of the fused CAMs and raise the background (release)")
+    group.add_argument("--background_offset", type=float, default=0.4, help="what the background step adds")
+
+
+def _weight_options(group) -> None:
+    group.add_argument("--weights", default="imagenet",
+                       help="initial weights: imagenet (torchvision, or the packages of the backbone), none, or a file "
+                            "(ours, the authors', or torchvision's state dict)")
+
+
+def _final_ir(group) -> None:
+    group.add_argument("--ir_prototype_weight", type=non_negative, default=0.7,
+                       help="M_final of the IR labels: M_W + this * M_P (release; Eq. 9: 1)")
+
+
+def _final_mask(group) -> None:
+    group.add_argument("--mask_prototype_weight", type=non_negative, default=0.3,
+                       help="M_final of the pseudo masks: M_W + this * M_P (release; Eq. 9: 1)")
+
+
+def _crf_options(group) -> None:
+    group.add_argument("--crf_iterations", type=positive_int, default=10, help="mean-field iterations")
+    group.add_argument("--crf_gt_prob", type=non_negative, default=0.7, help="probability that a given label is right")
+    group.add_argument("--crf_gaussian_sxy", type=non_negative, default=3, help="Gaussian term: pixels")
+    group.add_argument("--crf_gaussian_compat", type=non_negative, default=3, help="Gaussian term: weight")
+    group.add_argument("--crf_bilateral_sxy", type=non_negative, default=50, help="bilateral term: pixels")
+    group.add_argument("--crf_bilateral_srgb", type=non_negative, default=5, help="bilateral term: grey levels")
+    group.add_argument("--crf_bilateral_compat", type=non_negative, default=10, help="bilateral term: weight")
+
+
+def crf_options(args: argparse.Namespace) -> dict:
+    """The label-CRF flags as arguments of tools.crf."""
+    return {name.removeprefix("crf_"): value for name, value in vars(args).items() if name.startswith("crf_")}
+
+
+RUN = Group("run", _run_options)
+DATA = Group("data set", _data_options)
+TRAIN_LIST = Group("images to train on", _train_list)
+INFER_LIST = Group("images to label", _infer_list)
+EVAL_LIST = Group("images to score", _eval_list)
+BACKBONE = Group("backbone", _backbone_options)
+NETWORK = Group("CAM network", _network_options)
+WEIGHTS = Group("initial weights", _weight_options)
+BACKGROUND = Group("fused CAMs", _background_options)
+FINAL_IR = Group("M_final for IR labels", _final_ir)
+FINAL_MASK = Group("M_final for pseudo masks", _final_mask)
+IRN_CROP = Group("IRN", _irn_crop)
+CRF = Group("label-CRF", _crf_options)
+
+
+def build_parser(groups, description: str, **kwargs) -> argparse.ArgumentParser:
+    """A parser with the options of all groups, each once."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+                                     **kwargs)
+    for group in dict.fromkeys(groups):
+        group.add(parser.add_argument_group(group.title))
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, argv=None) -> argparse.Namespace:
+    """Parse with the defaults of the chosen preset."""
+    preset, _ = parser.parse_known_args(argv)
+    parser.set_defaults(**PRESETS[preset.preset])
+    return parser.parse_args(argv)
+
+
+def settings_of(stage, args: argparse.Namespace) -> dict:
+    """What the result of a stage module depends on: the values of its option groups."""
+    names = vars(build_parser(stage.OPTIONS, "").parse_args([])).keys() - NOT_SETTINGS
+    return {name: getattr(args, name) for name in sorted(names)}
+
+
+# --- data set and lists -----------------------------------------------------------------------------------------
+
+def open_data_set(args: argparse.Namespace):
+    """The data set the flags name. Raises InputError when none is named."""
+    from voc12.voc import Voc12
+    if not args.voc12_root:
+        raise InputError("no data set given; --voc12_root must be the folder that holds JPEGImages, such as "
+                         "VOCdevkit/VOC2012 (make sample runs the bundled one)")
+    return Voc12(args.voc12_root, args.labels)
+
+
+def choose_ids(data_set, kind: str, file: str | None, split: str) -> list[str]:
+    """The ids of --{kind}_list, or of the data set's own split; says which and how many."""
+    ids, origin = (read_list(file), file) if file else data_set.split(split)
+    log.info("%s images: %d of %s", kind, len(ids), origin)
+    return ids
+
+
+def train_ids(data_set, args) -> list[str]:
+    return choose_ids(data_set, "train", args.train_list, "train_aug")
+
+
+def infer_ids(data_set, args) -> list[str]:
+    return choose_ids(data_set, "infer", args.infer_list, "train_aug")
+
+
+def eval_ids(data_set, args) -> list[str]:
+    return choose_ids(data_set, "eval", args.eval_list, "train")
+
+
+def fingerprint(ids: list[str]) -> str:
+    """Short text that differs between lists."""
+    return f"{len(ids)} ids, checksum {zlib.crc32(chr(10).join(ids).encode()):08x}"
+
+
+# --- running --------------------------------------------------------------------------------------------------
+
+def seed_everything(seed: int) -> None:
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def main(stage) -> None:
+    """Entry of a stage script: parse, run, turn unusable input into a message and exit status 2."""
+    parser = build_parser(stage.OPTIONS, stage.__doc__.strip().splitlines()[0])
+    args = parse(parser)
+    exit_with_message(lambda: run_stage(stage, args, force=args.overwrite))
+
+
+def exit_with_message(action: Callable) -> None:
+    try:
+        action()
+    except InputError as error:
+        # A loader process hands its traceback on as text; the message is behind the last class name.
+        print(f"error: {str(error).rsplit('InputError: ')[-1].strip()}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run_stage(stage, args: argparse.Namespace, force: bool = False) -> dict:
+    """Run a stage module unless it is complete, and keep its settings, scores and time in the work directory.
+
+    force  redo it even if it is complete
+    """
+    name = stage.NAME
+    work_dir = WorkDir(args.work_dir)
+    data_set = open_data_set(args)
+    ids = stage.select_ids(data_set, args)
+    settings = settings_of(stage, args) | {"images": fingerprint(ids)}
+    status = work_dir.begin(name, settings, stage.OUTPUTS, args.overwrite, force)
+    if status == "complete":
+        log.info("%s: complete, skipped (python %s.py --overwrite does it again)", name, name)
+        return work_dir.metrics().get(name, {})
+    log.info("%s: %s", name, "continued" if status == "resume" else "started")
+    seed_everything(args.seed)
+    start = time.perf_counter()
+    metrics = stage.run(args, work_dir, data_set, ids)
+    work_dir.finish(name, metrics, time.perf_counter() - start)
+    log.info("%s: done in %.0f s", name, time.perf_counter() - start)
+    return metrics

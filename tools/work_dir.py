@@ -1,0 +1,171 @@
+"""The work directory of a run: which stage ran with which settings, its scores, its log.
+
+config.json holds one entry a stage: its settings, the settings of the stages whose output it read, and
+whether it is complete. So a stage knows whether what lies there is its own.
+"""
+
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from data.sample import InputError, write_atomically
+
+UPSTREAM = {                                   # stages whose output a stage reads
+    "train_sfc": (),
+    "make_cam": ("train_sfc",),
+    "eval_cam": ("make_cam",),
+    "cam_to_ir_label": ("make_cam",),
+    "train_irn": ("cam_to_ir_label",),
+    "make_sem_seg_labels": ("make_cam", "train_irn"),
+    "eval_sem_seg": ("make_sem_seg_labels",),
+}
+STAGES = tuple(UPSTREAM)
+
+log = logging.getLogger("sfc")
+
+
+class WorkDir:
+    """runs/NAME. Raises InputError when it cannot be written or its config.json is damaged."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".write_test.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise InputError(f"{self.path}: work directory cannot be written ({error.strerror}); "
+                             "choose another with --work_dir") from None
+        self._log_to(self.path / "log.txt")
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @staticmethod
+    def _log_to(path: Path) -> None:
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        for handler in list(log.handlers):
+            log.removeHandler(handler)
+            handler.close()
+        screen = logging.StreamHandler(sys.stdout)
+        screen.setFormatter(logging.Formatter("%(message)s"))
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        log.addHandler(screen)
+        log.addHandler(file)
+
+    # --- JSON files ---------------------------------------------------------------------------------------
+
+    def _read_json(self, name: str) -> dict:
+        path = self.path / name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise InputError(f"{path}: damaged ({error}); delete it, or choose another --work_dir") from None
+        if not isinstance(content, dict):
+            raise InputError(f"{path}: damaged (no JSON object); delete it, or choose another --work_dir")
+        return content
+
+    def _write_json(self, name: str, content: dict) -> None:
+        text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+        write_atomically(self.path / name, lambda file: file.write(text.encode()))
+
+    def config(self) -> dict:
+        return self._read_json("config.json")
+
+    def metrics(self) -> dict:
+        return self._read_json("metrics.json")
+
+    def save_metrics(self, stage: str, metrics: dict) -> None:
+        self._write_json("metrics.json", self.metrics() | {stage: metrics})
+
+    # --- stages -------------------------------------------------------------------------------------------
+
+    def begin(self, stage: str, settings: dict, outputs: tuple[str, ...], overwrite: bool = False,
+              force: bool = False) -> str:
+        """Enter `stage` in config.json.
+
+        settings   what its result depends on (flags)
+        outputs    its files and folders in the work directory
+        overwrite  outputs of another configuration may be replaced
+        force      outputs are replaced in any case
+        Returns "new", "resume" (begun before with the same settings) or "complete".
+        Raises InputError when the outputs there belong to other settings, saying which.
+        """
+        config = self.config()
+        upstream = {name: _identity(config[name]) for name in UPSTREAM[stage] if name in config}
+        entry = {"settings": settings, "upstream": upstream}
+        found = config.get(stage)
+        if found is not None:
+            differences = _differences(_identity(found), entry)
+            if differences and not overwrite:
+                raise InputError(
+                    f"{self.path}: holds {stage} of another configuration\n  " + "\n  ".join(differences) +
+                    "\nchoose another --work_dir, or --overwrite to replace it")
+            if not differences and not force:
+                return "complete" if found["complete"] else "resume"
+        for name in outputs:
+            _remove(self.path / name)
+        metrics = self.metrics()
+        if metrics.pop(stage, None) is not None:
+            self._write_json("metrics.json", metrics)
+        self._write_json("config.json", config | {stage: entry | {"complete": False, "machine": _machine()}})
+        return "new"
+
+    def finish(self, stage: str, metrics: dict, seconds: float) -> None:
+        """Mark `stage` complete and store its scores."""
+        self.save_metrics(stage, metrics)
+        config = self.config()
+        config[stage]["complete"] = True
+        config[stage]["machine"] |= {"seconds": round(seconds, 1), "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
+        self._write_json("config.json", config)
+
+    def require(self, name: str, stage: str) -> Path:
+        """Path of an input that `stage` makes; InputError that says so when it is missing."""
+        path = self.path / name
+        if not path.exists():
+            raise InputError(f"{path}: missing; {stage}.py makes it: "
+                             f"python {stage}.py --work_dir {self.path} (with the flags of this command)")
+        return path
+
+
+def _identity(entry: dict) -> dict:
+    return {"settings": entry["settings"], "upstream": entry["upstream"]}
+
+
+def _differences(found: dict, wanted: dict, prefix: str = "") -> list[str]:
+    """Lines "--flag: was X, is Y" for every setting that differs, those of upstream stages included."""
+    lines = []
+    for name in sorted(found["settings"].keys() | wanted["settings"].keys()):
+        was, now = found["settings"].get(name), wanted["settings"].get(name)
+        if was != now:
+            lines.append(f"{prefix}--{name}: was {was}, is {now}")
+    for stage in sorted(found["upstream"].keys() | wanted["upstream"].keys()):
+        if stage not in found["upstream"] or stage not in wanted["upstream"]:
+            lines.append(f"{prefix}input from {stage}: {'new' if stage in wanted['upstream'] else 'gone'}")
+        else:
+            lines += _differences(found["upstream"][stage], wanted["upstream"][stage], f"{stage} ")
+    return lines
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _machine() -> dict:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {"python": platform.python_version(), "torch": torch.__version__, "hardware": device}

@@ -30,7 +30,10 @@ PRESETS = {
         "background_step": False, "ir_prototype_weight": 1.0, "mask_prototype_weight": 1.0,
         "irn_scale_high": 1.5, "walk_power": 1.0, "walk_all_channels": False,
     },
-    "mini": {},
+    "mini": {                                # the bundled images of 128 pixels and their small backbone
+        "backbone": "mini", "crop_size": 128, "resize_long": "112,160", "epochs": 8, "lr": 0.08, "momentum": 0.9,
+        "dw_w_weight": 0.1, "irn_crop_size": 128, "cam_batch_size": 32, "threshold_sweep": True,
+    },
 }
 
 

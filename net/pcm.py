@@ -16,10 +16,10 @@ def pixel_correlation(cam: torch.Tensor, feature: torch.Tensor, steps: int = 2) 
     """
     n, k, h, w = cam.shape
     feature = feature.flatten(2)                                        # (N, D, hw)
-    feature = feature / (feature.norm(dim=1, keepdim=True) + EPS)
+    feature = feature * (1 / (feature.norm(dim=1, keepdim=True) + EPS))
     affinity = F.relu(feature.transpose(1, 2) @ feature)                # (N, hw, hw), symmetric
-    affinity = affinity / (affinity.sum(dim=1, keepdim=True) + EPS)
+    column_sum = affinity.sum(dim=1, keepdim=True) + EPS
     cam = cam.flatten(2)
     for _ in range(steps):
-        cam = cam @ affinity
+        cam = (cam @ affinity) / column_sum                            # dividing the product spares an hw x hw copy
     return cam.view(n, k, h, w)

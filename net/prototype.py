@@ -42,5 +42,5 @@ def cosine_cam(feature: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
     Returns     (N, C+1, h, w).
     """
     directions = F.normalize(prototypes, dim=2, eps=1e-8)
-    feature = F.normalize(feature, dim=1, eps=1e-8)
-    return F.relu(torch.einsum("nkd,ndhw->nkhw", directions, feature))
+    length = feature.norm(dim=1, keepdim=True).clamp_min(1e-8)          # of each pixel; divides K maps, not D
+    return F.relu(torch.einsum("nkd,ndhw->nkhw", directions, feature) / length)

@@ -137,16 +137,46 @@ class SFCNet(nn.Module):
 
         Returns (N, 768, h, w) on the grid of the third map.
         """
-        projected = []
-        for side, feature in zip((self.side1, self.side2, self.side3, self.side4), features):
-            out = side(feature.detach())
-            out = out / (out.norm(dim=1, keepdim=True) + EPS)
-            projected.append(F.interpolate(out, features[2].shape[2:], mode="bilinear", align_corners=False))
+        grid = features[2].shape[2:]
+        projected = [unit_length_on_grid(side, feature.detach(), grid)
+                     for side, feature in zip((self.side1, self.side2, self.side3, self.side4), features)]
         return torch.cat(projected, dim=1)
 
     def new_parameters(self) -> list[nn.Parameter]:
         """Parameters that no pretraining has seen: they learn at the higher rate."""
         return [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
+
+
+def unit_length_on_grid(side: nn.Module, feature: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Project a map with a 1x1 convolution, scale every pixel to length 1, resize bilinearly to the grid.
+
+    Of a map more than twice as fine as the grid, bilinear resizing reads only two rows and columns a cell; the
+    others are left out before the projection. feature (N, D, H, W) -> (N, D', h, w).
+    """
+    sparse = all(length > 2 * cells for length, cells in zip(feature.shape[2:], grid))
+    if sparse:
+        (rows, row_share), (columns, column_share) = (
+            bilinear_taps(length, cells, feature.device) for length, cells in zip(feature.shape[2:], grid))
+        feature = feature[:, :, rows[:, None], columns]                                      # (N, D, 2h, 2w)
+    out = side(feature)
+    out = out * (1 / (out.norm(dim=1, keepdim=True) + EPS))
+    if sparse:
+        out = torch.lerp(out[..., 0::2], out[..., 1::2], column_share)
+        return torch.lerp(out[:, :, 0::2], out[:, :, 1::2], row_share[:, None])
+    if out.shape[2:] == grid:
+        return out
+    return F.interpolate(out, grid, mode="bilinear", align_corners=False)
+
+
+def bilinear_taps(length: int, cells: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where bilinear resizing (corners not aligned) of `length` pixels to `cells` reads.
+
+    Returns the two pixels of each cell in turn (2 * cells,), and the share of the second (cells,).
+    """
+    position = ((torch.arange(cells, device=device) + 0.5) * (length / cells) - 0.5).clamp(min=0)
+    first = position.floor().long()
+    second = (first + 1).clamp(max=length - 1)
+    return torch.stack([first, second], dim=1).flatten(), position - first
 
 
 def sum_flips(x: torch.Tensor) -> torch.Tensor:

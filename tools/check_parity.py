@@ -25,8 +25,8 @@ from net.deeplabv2 import (DeepLabV2, MultiScale, deeplab_pytorch_name, multi_sc
                            pixel_cross_entropy)
 from net.irn import IRN, PathIndex, affinity_labels, downsample_label, irn_loss    # noqa: E402
 from net.msdw import MSDWLoss, bank_samples, distribution_coefficient    # noqa: E402
-from net.sfc import SFCNet                                       # noqa: E402
 from net.resnet38 import DeepLabV1                               # noqa: E402
+from net.sfc import SFCNet                                       # noqa: E402
 from tests.golden.seeded_weights import seeded_tensor            # noqa: E402
 from tools.crf import ir_label, label_pair                       # noqa: E402
 from tools.engine import poly_sgd                                # noqa: E402

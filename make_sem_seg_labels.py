@@ -60,8 +60,8 @@ def run(args, work_dir, data_set, ids) -> dict:
 def predict_edges(model, loader, device, pad_to: int):
     """Yield (position, edge map (1, h, w) float32) of every image."""
     for (index,), (image,), _ in loader:
-        edge, _ = model.predict(normalise(image.to(device), model.backbone.mean, model.backbone.std)[0], pad_to)
-        yield index, edge.cpu().numpy()
+        pixels = normalise(image.to(device), model.backbone.mean, model.backbone.std)[0]
+        yield index, model.predict_edge(pixels, pad_to).cpu().numpy()
 
 
 def write_pseudo_mask(cams, folder, num_classes: int, args, stride: int, job: tuple[str, np.ndarray]) -> None:

@@ -49,11 +49,14 @@ class Coco14:
         self.masks_dir = Path(masks_dir) if masks_dir else self.prepared_dir / "SegmentationClass"
         folders = [folder for folder in FOLDERS if labels_path(prepared_dir, folder).exists()]
         if not folders:
-            raise InputError(f"{self.prepared_dir}: no labels_train2014.npz in it; make it with python coco14/prepare.py "
-                             f"--coco_root {self.root} --annotations DIR --out {self.prepared_dir}")
+            raise InputError(f"{self.prepared_dir}: no labels_train2014.npz in it; make it with python "
+                             f"coco14/prepare.py --coco_root {self.root} --annotations DIR --out {self.prepared_dir}")
         for folder in folders:
             require_folder(self.root, folder)
         self._read_index(folders)
+        if self.label_source == "masks" and not masks_dir:
+            raise InputError(f"{self.prepared_dir}: was prepared from ready-made masks; "
+                             "give their folder with --coco_masks")
 
     def _read_index(self, folders: list[str]) -> None:
         """Sorted ids (N,), the folder of each (N,) as an index into FOLDERS, and packed labels (N, ceil(C / 8))."""
@@ -72,8 +75,8 @@ class Coco14:
         self._labels = np.concatenate([part["labels"] for part in parts])[order]
         twice = self._ids[1:] == self._ids[:-1]
         if twice.any():
-            raise InputError(f"{self.prepared_dir}: image {self._ids[1:][twice][0]} stands in train2014 and in val2014; "
-                             "image names must be unique")
+            raise InputError(f"{self.prepared_dir}: image {self._ids[1:][twice][0]} stands in train2014 and in "
+                             "val2014; image names must be unique")
 
     @property
     def num_classes(self) -> int:
@@ -110,8 +113,8 @@ class Coco14:
         rows = np.searchsorted(self._ids, wanted.astype(self._ids.dtype)).clip(max=len(self._ids) - 1)
         unknown = self._ids[rows] != wanted
         if unknown.any():
-            raise InputError(f"{self.prepared_dir}: {unknown.sum()} ids of the list are no prepared images with objects, "
-                             f"the first {wanted[unknown][0]}; take them out, or prepare their annotations")
+            raise InputError(f"{self.prepared_dir}: {unknown.sum()} ids of the list are no prepared images with "
+                             f"objects, the first {wanted[unknown][0]}; take them out, or prepare their annotations")
         return rows
 
 

@@ -53,7 +53,7 @@ MIN_CROSS = 1e-6        # square pixels; cross products below it are rounding er
 
 
 class Region(NamedTuple):
-    """One annotation: class index 1 to C, area in square pixels, and its polygons [x y x y ..] or its compressed RLE."""
+    """One annotation: class index 1 to C, area in square pixels, polygons [x y x y ..] or compressed RLE."""
     class_index: int
     area: float
     shape: list[array] | dict
@@ -91,7 +91,7 @@ def records(path: Path, key: str) -> Iterator[tuple[str, dict]]:
         with open(path, "rb") as file:
             for position, record in enumerate(ijson.items(file, f"{key}.item", use_float=True)):
                 yield f"{key}[{position}]", record
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: missing; --annotations must be the folder that holds instances_train2014.json and "
                          "instances_val2014.json, or name fewer --splits") from None
     except (ijson.JSONError, UnicodeDecodeError) as error:
@@ -113,8 +113,7 @@ def read_categories(path: Path) -> Categories:
         except (KeyError, TypeError, AttributeError) as error:
             raise damaged(path, place, error) from None
         if category_id in names or name in names.values():
-            raise InputError(f"{path}: category {category_id} ({name}) stands there twice; "
-                             "ids and names must differ")
+            raise InputError(f"{path}: category {category_id} ({name}) stands there twice; ids and names must differ")
         names[category_id] = name
     if not 1 <= len(names) < IGNORE:
         raise InputError(f"{path}: {len(names)} categories; needs 1 to {IGNORE - 1}, as instances_*.json of COCO has "
@@ -131,7 +130,7 @@ def read_images(path: Path) -> dict[int, AnnotatedImage]:
             image_id, file_name = operator.index(record["id"]), record["file_name"]
             size = operator.index(record["height"]), operator.index(record["width"])
             name, ending = os.path.splitext(file_name)
-            if ending != ".jpg" or "/" in name or len(name.split()) != 1 or name != name.strip():
+            if ending != ".jpg" or "/" in name or name.split() != [name]:
                 raise ValueError(f"file_name {file_name!r}; needs NAME.jpg without folders and spaces")
             if min(size) < 1:
                 raise ValueError(f"size {size[1]}x{size[0]}")
@@ -170,7 +169,7 @@ def read_annotations(path: Path, images: dict[int, AnnotatedImage], categories: 
         else:
             counts.annotations_without_area += 1
     counts.annotations = len(annotation_ids)
-    counts.repeated_annotation_ids = len(annotation_ids) - len(np.unique(np.frombuffer(annotation_ids, np.int64)))
+    counts.repeated_annotation_ids = len(annotation_ids) - len(np.unique(annotation_ids))
     return counts
 
 
@@ -260,8 +259,7 @@ def prepare_from_annotations(coco_root: Path, annotations: Path, out: Path, spli
     names = [image.name for image in with_objects]
     require_images(coco_root, split, names)
 
-    folder = out / "SegmentationClass" / split
-    claim(out, split, f"{path.name}, {path.stat().st_size} bytes, checksum {checksum(path):08x}", folder)
+    folder = claim(out, split, f"{path.name}, {path.stat().st_size} bytes, checksum {checksum(path):08x}")
     there = set(os.listdir(folder))
     missing = [image for image in with_objects if f"{image.name}.png" not in there]
     for _ in map_images(partial(write_image_mask, folder), missing, num_workers, split):
@@ -276,7 +274,7 @@ def prepare_from_masks(coco_root: Path, masks: Path, out: Path, split: str, num_
     if not names:
         raise InputError(f"{folder}: no masks; --coco_masks must be the folder that holds train2014/NAME.png and "
                          "val2014/NAME.png, or name fewer --splits")
-    claim(out, split, f"masks of {folder.resolve()}", out / "SegmentationClass" / split)
+    claim(out, split, f"masks of {folder.resolve()}")
     rows = map_images(partial(labels_of_mask, folder, len(CLASS_NAMES)), names, num_workers, split)
     labels = np.stack(list(rows))
     shown = labels.any(axis=1)
@@ -294,13 +292,13 @@ def require_images(coco_root: Path, split: str, names: list[str]) -> None:
     there = set(os.listdir(folder))
     missing = [name for name in names if f"{name}.jpg" not in there]
     if missing:
-        raise InputError(f"{folder / missing[0]}.jpg: image file is missing, one of {len(missing)}; complete the images, "
-                         "or take them out of the annotations")
+        raise InputError(f"{folder / missing[0]}.jpg: image file is missing, one of {len(missing)}; complete "
+                         "the images, or take them out of the annotations")
 
 
-def claim(out: Path, split: str, source: str, folder: Path) -> None:
-    """Make the folder of masks and note their source. InputError if `out` holds masks of another one."""
-    path = out / f"source_{split}.txt"
+def claim(out: Path, split: str, source: str) -> Path:
+    """Make the folder of masks, note their source, give the folder. InputError if `out` holds another one's."""
+    folder, path = out / "SegmentationClass" / split, out / f"source_{split}.txt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         found = path.read_text(encoding="utf-8").strip() if path.exists() else None
@@ -310,6 +308,7 @@ def claim(out: Path, split: str, source: str, folder: Path) -> None:
         write_atomically(path, lambda file: file.write(f"{source}\n".encode()))
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+    return folder
 
 
 def checksum(path: Path) -> int:

@@ -82,22 +82,31 @@ class IRN(nn.Module):
         return self._edge(*features), self._displacement(*features)
 
     @torch.no_grad()
-    def predict(self, image: torch.Tensor, pad_to: int | None = 512) -> tuple[torch.Tensor, torch.Tensor]:
-        """Edge probability, averaged over the flips of an image, and displacement.
+    def predict_edge(self, image: torch.Tensor, pad_to: int | None = 512) -> torch.Tensor:
+        """Edge probability, averaged over the flips of an image: all that a random walk needs.
 
         image: (3, H, W) normalised.
         pad_to: zero-pad right and bottom to at least this many pixels a side (IRN: 512, its training crop), because
             GroupNorm takes its statistics over the padded map. None pads to whole cells of the backbone only.
             Larger images are never cropped.
-        Returns edge (1, h, w) in [0, 1] and displacement (2, h, w), h = ceil(H / stride). Call in evaluation mode.
+        Returns (1, h, w) in [0, 1], h = ceil(H / stride). Call in evaluation mode.
         """
-        height, width = image.shape[1:]
-        pad_y, pad_x = (self._padding(length, pad_to) for length in (height, width))
-        pair = F.pad(torch.stack([image, image.flip(-1)]), (0, pad_x, 0, pad_y))
-        edge, displacement = self(pair)
-        h, w = -(-height // self.stride), -(-width // self.stride)
-        edge, displacement = edge[..., :h, :w], displacement[..., :h, :w]
-        return torch.sigmoid((edge[0] + edge[1].flip(-1)) / 2), displacement[0]
+        edge = self._crop(self._edge(*self._features(self._padded_flips(image, pad_to))), image)
+        return torch.sigmoid((edge[0] + edge[1].flip(-1)) / 2)
+
+    @torch.no_grad()
+    def predict_displacement(self, image: torch.Tensor, pad_to: int | None = 512) -> torch.Tensor:
+        """Displacement (2, h, w) in cells (y, x); arguments as predict_edge."""
+        padded = self._padded_flips(image, pad_to)[:1]
+        return self._crop(self._displacement(*self._features(padded)), image)[0]
+
+    def _padded_flips(self, image: torch.Tensor, pad_to: int | None) -> torch.Tensor:
+        pad_y, pad_x = (self._padding(length, pad_to) for length in image.shape[1:])
+        return F.pad(torch.stack([image, image.flip(-1)]), (0, pad_x, 0, pad_y))
+
+    def _crop(self, maps: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        h, w = (-(-length // self.stride) for length in image.shape[1:])
+        return maps[..., :h, :w]
 
     def parameter_groups(self, edge_lr: float = 0.1, displacement_lr: float = 1.0) -> list[dict]:
         """Optimiser groups of the two branches; the defaults are IRN's learning rates."""

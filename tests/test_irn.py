@@ -164,15 +164,15 @@ def test_mean_displacement_is_removed_at_inference_only(net):
 def test_prediction_never_crops(net):
     net.eval()
     for size, grid in (((33, 50), (17, 25)), ((20, 131), (10, 66))):       # within and beyond pad_to
-        edge, displacement = net.predict(torch.randn(3, *size), pad_to=64)
+        edge, displacement = (p(torch.randn(3, *size), pad_to=64) for p in (net.predict_edge, net.predict_displacement))
         assert edge.shape == (1, *grid) and displacement.shape == (2, *grid)
         assert 0 <= edge.min() and edge.max() <= 1
-    assert net.predict(torch.randn(3, 5, 7), pad_to=None)[0].shape == (1, 3, 4)
+    assert net.predict_edge(torch.randn(3, 5, 7), pad_to=None).shape == (1, 3, 4)
 
 
 def test_edges_of_a_mirrored_image_are_mirrored(net):
     image = torch.randn(3, 24, 32)
-    edge, mirrored = net.eval().predict(image, pad_to=40)[0], net.predict(image.flip(-1), pad_to=40)[0]
+    edge, mirrored = net.eval().predict_edge(image, pad_to=40), net.predict_edge(image.flip(-1), pad_to=40)
     torch.testing.assert_close(mirrored, edge.flip(-1))
     assert edge.std() > 1e-3
 

@@ -269,9 +269,9 @@ def check_irn_training(net: IRN, path_index: PathIndex, vectors: Vectors, report
 
 def check_irn_inference(net: IRN, vectors: Vectors, report: Report) -> None:
     image = torch.from_numpy(vectors["infer_image"]).permute(2, 0, 1)[None]
-    edge, displacement = net.predict(normalise(image, net.backbone.mean, net.backbone.std)[0])
-    report.close("infer_edge", edge, vectors["infer_edge"])
-    report.close("infer_displacement", displacement, vectors["infer_displacement"])
+    image = normalise(image, net.backbone.mean, net.backbone.std)[0]
+    report.close("infer_edge", net.predict_edge(image), vectors["infer_edge"])
+    report.close("infer_displacement", net.predict_displacement(image), vectors["infer_displacement"])
 
 
 def check_random_walk(vectors: Vectors, report: Report) -> None:

@@ -31,8 +31,9 @@ PRESETS = {
         "irn_scale_high": 1.5, "walk_power": 1.0, "walk_all_channels": False,
     },
     "mini": {                                # the bundled images of 128 pixels and their small backbone
-        "backbone": "mini", "crop_size": 128, "resize_long": "112,160", "epochs": 8, "lr": 0.08, "momentum": 0.9,
-        "dw_w_weight": 0.1, "irn_crop_size": 128, "cam_batch_size": 32, "threshold_sweep": True,
+        "backbone": "mini", "crop_size": 128, "resize_long": "112,160", "epochs": 6, "lr": 0.08, "momentum": 0.9,
+        "dw_w_weight": 0.1, "scales": [1.0, 0.5, 1.5], "cam_batch_size": 4, "threshold_sweep": True,
+        "irn_crop_size": 96, "irn_batch_size": 8, "irn_epochs": 1, "irn_radius": 5,
     },
 }
 

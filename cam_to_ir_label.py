@@ -3,16 +3,15 @@
     python cam_to_ir_label.py --voc12_root VOCdevkit/VOC2012 --work_dir runs/sfc
 """
 
-import sys
 from functools import partial
 
 import numpy as np
 
-from data.cam_store import final_cam, full_size_cams, read_record
+from data.cam_store import read_final_cam
 from data.sample import IGNORE, read_image, write_mask
 from tools import options
 from tools.crf import ir_label
-from tools.options import crf_options, non_negative
+from tools.options import background_offset, crf_options, non_negative
 from tools.parallel import map_images
 from tools.work_dir import log
 
@@ -46,14 +45,14 @@ def run(args, work_dir, data_set, ids) -> dict:
 def label_image(cams, folder, data_set, args, name: str) -> np.ndarray:
     """Write the IR label of one image; counts of foreground, background and unknown pixels."""
     image = read_image(data_set.image_path(name))
-    record = read_record(cams / f"{name}.npz", data_set.num_classes, image.shape[:2])
-    maps = full_size_cams(record, args.background_offset if args.background_step else None)
-    cam = final_cam(*maps, args.ir_prototype_weight).numpy()
-    label = ir_label(image, cam, record.keys, args.ir_background, **crf_options(args))
+    cam, keys = read_final_cam(cams / f"{name}.npz", data_set.num_classes, args.ir_prototype_weight,
+                               background_offset(args), image.shape[:2])
+    label = ir_label(image, cam.numpy(), keys, args.ir_background, **crf_options(args))
     write_mask(folder / f"{name}.png", label)
     background, unknown = int((label == 0).sum()), int((label == IGNORE).sum())
     return np.array([label.size - background - unknown, background, unknown])
 
 
 if __name__ == "__main__":
-    options.main(sys.modules[__name__])
+    from run_sample import run_alone
+    run_alone(NAME)

@@ -4,7 +4,6 @@
     python eval_cam.py --voc12_root ... --threshold_sweep --no-eval_crf
 """
 
-import sys
 from functools import partial
 from itertools import product
 
@@ -102,4 +101,5 @@ def score_images(folder, data_set, args, names: list[str]) -> Scores:
 
 
 if __name__ == "__main__":
-    options.main(sys.modules[__name__])
+    from run_sample import run_alone
+    run_alone(NAME)

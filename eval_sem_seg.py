@@ -3,7 +3,6 @@
     python eval_sem_seg.py --voc12_root VOCdevkit/VOC2012 --work_dir runs/sfc
 """
 
-import sys
 from functools import partial
 
 from data.sample import InputError, image_size, read_mask
@@ -47,4 +46,5 @@ def score_masks(folder, data_set, names: list[str]) -> ConfusionMatrix:
 
 
 if __name__ == "__main__":
-    options.main(sys.modules[__name__])
+    from run_sample import run_alone
+    run_alone(NAME)

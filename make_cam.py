@@ -4,7 +4,6 @@
     python make_cam.py --voc12_root ... --work_dir runs/authors --checkpoint best.pth      # a released checkpoint
 """
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -81,4 +80,5 @@ def present_maps(maps, label: torch.Tensor, size: tuple[int, int]) -> CamRecord:
 
 
 if __name__ == "__main__":
-    options.main(sys.modules[__name__])
+    from run_sample import run_alone
+    run_alone(NAME)

@@ -1,21 +1,22 @@
-"""Stage 6: random walks along the edge map spread M_final into pseudo masks.
+"""Stage 6: pseudo masks, by random walks along IRN's edge map or by the label-CRF alone.
 
     python make_sem_seg_labels.py --voc12_root VOCdevkit/VOC2012 --work_dir runs/sfc
+    python make_sem_seg_labels.py --voc12_root ... --no-with_irn        # as the release does on COCO
 """
 
-import sys
 from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data.cam_store import final_cam, full_size_cams, read_record
+from data.cam_store import read_final_cam
 from data.loader import ScaledImages, image_loader
-from data.sample import write_mask
+from data.sample import read_image, write_mask
 from data.transforms import normalise
 from tools import network, options
-from tools.options import flag, non_negative, positive_int
+from tools.crf import crf_inference_label
+from tools.options import background_offset, crf_options, flag, non_negative, positive_int
 from tools.parallel import map_images
 from tools.random_walk import propagate
 
@@ -25,6 +26,8 @@ select_ids = options.infer_ids
 
 
 def _walk_options(group) -> None:
+    flag(group, "with_irn", True, "random walk along IRN's edges (coco14: off by default); without it the masks are the "
+                                  "arg-max of the IR labels' M_final after the label-CRF")
     group.add_argument("--walk_beta", type=non_negative, default=10.0, help="exponent of the affinity along edges")
     group.add_argument("--walk_exp", type=int, default=8, help="the transition matrix is applied 2^this times")
     group.add_argument("--walk_radius", type=positive_int, default=5, help="reach of one step in cells of 4 pixels")
@@ -37,40 +40,50 @@ def _walk_options(group) -> None:
 
 
 OPTIONS = (options.RUN, options.DATA, options.INFER_LIST, options.BACKBONE, options.IRN_CROP, options.BACKGROUND, options.FINAL_MASK,
-           options.Group("random walk", _walk_options))
+           options.FINAL_IR, options.CRF, options.Group("pseudo masks", _walk_options))
 
 
 def run(args, work_dir, data_set, ids) -> dict:
     """Write sem_seg/ID.png of every image: class indices, palette PNG."""
     cams = work_dir.require("cam", "make_cam")
-    device = network.prepare_device(args.device)
-    model = network.load_irn(args, work_dir.require("irn.pth", "train_irn")).to(device).eval()
     folder = work_dir / "sem_seg"
     folder.mkdir(exist_ok=True)
-    todo = [i for i, name in enumerate(ids) if not (folder / f"{name}.png").exists()]
-    loader = image_loader(ScaledImages(ids, data_set.image_path), [[i] for i in todo], min(1, args.num_workers))
-    jobs = ((ids[index], edge) for index, edge in predict_edges(model, loader, device, args.irn_crop_size))
-    work = partial(write_pseudo_mask, cams, folder, data_set.num_classes, args, model.stride)
+    todo = [name for name in ids if not (folder / f"{name}.png").exists()]
+    if args.with_irn:
+        device = network.prepare_device(args.device)
+        model = network.load_irn(args, work_dir.require("irn.pth", "train_irn")).to(device).eval()
+        jobs = predict_edges(model, todo, data_set, device, args)
+        work = partial(walk_to_mask, cams, folder, data_set.num_classes, args, model.stride)
+    else:
+        jobs, work = todo, partial(refine_to_mask, cams, folder, data_set, args)
     for _ in map_images(work, jobs, args.num_workers, NAME, total=len(todo)):
         pass
     return {"images": len(ids)}
 
 
 @torch.no_grad()
-def predict_edges(model, loader, device, pad_to: int):
-    """Yield (position, edge map (1, h, w) float32) of every image."""
+def predict_edges(model, ids, data_set, device, args):
+    """Yield (id, edge map (1, h, w) float32) of every image."""
+    loader = image_loader(ScaledImages(ids, data_set.image_path), [[i] for i in range(len(ids))], min(1, args.num_workers))
     for (index,), (image,), _ in loader:
         pixels = normalise(image.to(device), model.backbone.mean, model.backbone.std)[0]
-        yield index, model.predict_edge(pixels, pad_to).cpu().numpy()
+        yield ids[index], model.predict_edge(pixels, args.irn_crop_size).cpu().numpy()
 
 
-def write_pseudo_mask(cams, folder, num_classes: int, args, stride: int, job: tuple[str, np.ndarray]) -> None:
+def walk_to_mask(cams, folder, num_classes: int, args, stride: int, job: tuple[str, np.ndarray]) -> None:
     """Write the pseudo mask of one image; job: its id and its edge map."""
     name, edge = job
-    record = read_record(cams / f"{name}.npz", num_classes)
-    maps = full_size_cams(record, args.background_offset if args.background_step else None)
-    cam = final_cam(*maps, args.mask_prototype_weight)
-    write_mask(folder / f"{name}.png", record.keys[pseudo_mask(cam, edge, stride, args)])
+    cam, keys = read_final_cam(cams / f"{name}.npz", num_classes, args.mask_prototype_weight, background_offset(args))
+    write_mask(folder / f"{name}.png", keys[pseudo_mask(cam, edge, stride, args)])
+
+
+def refine_to_mask(cams, folder, data_set, args, name: str) -> None:
+    """Write the pseudo mask of one image without IRN."""
+    image = read_image(data_set.image_path(name))
+    cam, keys = read_final_cam(cams / f"{name}.npz", data_set.num_classes, args.ir_prototype_weight,
+                               background_offset(args), image.shape[:2])
+    refined = crf_inference_label(image, cam.argmax(0).numpy(), len(keys), **crf_options(args))
+    write_mask(folder / f"{name}.png", keys[refined])
 
 
 def pseudo_mask(cam: torch.Tensor, edge: np.ndarray, stride: int, args) -> np.ndarray:
@@ -97,4 +110,5 @@ def pseudo_mask(cam: torch.Tensor, edge: np.ndarray, stride: int, args) -> np.nd
 
 
 if __name__ == "__main__":
-    options.main(sys.modules[__name__])
+    from run_sample import run_alone
+    run_alone(NAME)

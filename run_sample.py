@@ -4,6 +4,7 @@
     python run_sample.py --voc12_root ... --preset paper --work_dir runs/paper
     python run_sample.py --voc12_root ... --from make_cam                    # what stands before is kept
     python run_sample.py --voc12_root ... --stages eval_cam,eval_sem_seg
+    python run_sample.py --voc12_root ... --to eval_deeplab                  # the segmentation network too (GPU)
 """
 
 import importlib
@@ -11,15 +12,16 @@ import importlib
 from data.sample import InputError
 from tools import options
 from tools.scores_table import print_table
-from tools.work_dir import STAGES, WorkDir
+from tools.work_dir import LAST_DEFAULT_STAGE, STAGES, WorkDir
 
 
 def main() -> None:
-    modules = {name: importlib.import_module(name) for name in STAGES}
-    parser = options.build_parser([group for module in modules.values() for group in module.OPTIONS],
-                                  __doc__.splitlines()[0])
+    """Run the stages that the flags choose, then print all scores."""
+    modules = stage_modules()
+    parser = chain_parser(modules, __doc__.splitlines()[0])
     chain = parser.add_argument_group("chain")
-    chain.add_argument("--stages", help=f"comma-separated stages to run: {','.join(STAGES)}; default: all")
+    chain.add_argument("--stages", help=f"comma-separated stages to run: {','.join(STAGES)}; "
+                                        f"default: all up to {LAST_DEFAULT_STAGE}")
     chain.add_argument("--from", dest="first", choices=STAGES, help="first stage to run")
     chain.add_argument("--to", dest="last", choices=STAGES, help="last stage to run")
     args = options.parse(parser)
@@ -30,6 +32,24 @@ def main() -> None:
         print_table(WorkDir(args.work_dir), options.open_data_set(args))
 
     options.exit_with_message(run)
+
+
+def run_alone(name: str) -> None:
+    """Run one stage script: its help shows its own flags, but it takes those of all stages, like the chain."""
+    modules = stage_modules()
+    stage = modules[name]
+    options.build_parser(stage.OPTIONS, stage.__doc__.splitlines()[0], prog=f"{name}.py").parse_known_args()
+    args = options.parse(chain_parser(modules, "", prog=f"{name}.py"))
+    options.exit_with_message(lambda: options.run_stage(stage, args, force=args.overwrite))
+
+
+def stage_modules() -> dict:
+    return {name: importlib.import_module(name) for name in STAGES}
+
+
+def chain_parser(modules: dict, description: str, **kwargs):
+    """A parser with the flags of all stages."""
+    return options.build_parser([group for module in modules.values() for group in module.OPTIONS], description, **kwargs)
 
 
 def choose_stages(args) -> list[str]:
@@ -43,10 +63,14 @@ def choose_stages(args) -> list[str]:
             raise InputError(f"--stages: no stage {unknown[0]!r}; there are {', '.join(STAGES)}")
         return [name for name in STAGES if name in wanted]
     first = STAGES.index(args.first) if args.first else 0
-    last = STAGES.index(args.last) if args.last else len(STAGES) - 1
+    last_default = STAGES.index(LAST_DEFAULT_STAGE)
+    if args.last:
+        last = STAGES.index(args.last)
+    else:
+        last = last_default if first <= last_default else len(STAGES) - 1
     if first > last:
         raise InputError(f"--from {args.first} comes after --to {args.last}; exchange them")
-    return list(STAGES[first:last + 1])
+    return [name for name in STAGES[first:last + 1] if args.with_irn or name != "train_irn"]
 
 
 if __name__ == "__main__":

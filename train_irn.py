@@ -3,8 +3,6 @@
     python train_irn.py --voc12_root VOCdevkit/VOC2012 --work_dir runs/sfc
 """
 
-import sys
-
 import torch
 from tqdm import tqdm
 
@@ -95,4 +93,5 @@ def set_mean_displacement(model, loader, prepare, device) -> None:
 
 
 if __name__ == "__main__":
-    options.main(sys.modules[__name__])
+    from run_sample import run_alone
+    run_alone(NAME)

@@ -4,8 +4,6 @@
     python train_sfc.py --voc12_root ... --no-ibr --dw_p_weight 0 --dw_w_weight 0     # "Base" of Table 4
 """
 
-import sys
-
 import torch
 
 from data.image_bank import ImageBank
@@ -157,4 +155,5 @@ def log_cams(writer, step, model, batch, device, frozen) -> None:
 
 
 if __name__ == "__main__":
-    options.main(sys.modules[__name__])
+    from run_sample import run_alone
+    run_alone(NAME)

@@ -104,3 +104,13 @@ def full_size_cams(record: CamRecord, offset: float | None = 0.4) -> tuple[torch
 def final_cam(weight_cam: torch.Tensor, prototype_cam: torch.Tensor, prototype_weight: float = 1.0) -> torch.Tensor:
     """M_final = M_W + prototype_weight * M_P (Eq. 9: weight 1)."""
     return weight_cam + prototype_weight * prototype_cam
+
+
+def read_final_cam(path: str | Path, num_classes: int, prototype_weight: float, offset: float | None,
+                   size: tuple[int, int] | None = None) -> tuple[torch.Tensor, np.ndarray]:
+    """M_final (K+1, H, W) of a record at full size, and the class index of each channel.
+
+    Arguments as read_record, final_cam and full_size_cams.
+    """
+    record = read_record(path, num_classes, size)
+    return final_cam(*full_size_cams(record, offset), prototype_weight), record.keys

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.sample import IGNORE, image_size, read_image, read_mask
-from data.transforms import cut, random_crop_box, random_resize_long, rescale
+from data.transforms import cut, random_crop_box, random_resize_long, rescale, shift_hsv
 
 
 class EpochBatches(Sampler):
@@ -82,12 +82,14 @@ class LabelledCrops(Dataset):
 
     image_path, label_path   id -> path
     num_classes              C, to check the label maps
-    scale                    (low, high): random scale
+    scale                    (low, high): random scale; with `one_of_scales`, any number of scales to draw from
+    colour_jitter            largest shift of hue, saturation and value, see transforms.shift_hsv
     Gives (image (3, crop, crop) uint8, box (4,) int64, label (crop, crop) uint8, 255 outside the image).
     """
 
     def __init__(self, ids: list[str], image_path: Callable, label_path: Callable, num_classes: int, crop: int,
-                 scale: tuple[float, float], flip: bool, seed: int):
+                 scale: tuple[float, ...], flip: bool, seed: int, one_of_scales: bool = False,
+                 colour_jitter: float = 0.0):
         self.ids = np.array(ids)
         self.image_path = image_path
         self.label_path = label_path
@@ -96,6 +98,8 @@ class LabelledCrops(Dataset):
         self.scale = scale
         self.flip = flip
         self.seed = seed
+        self.one_of_scales = one_of_scales
+        self.colour_jitter = colour_jitter
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         epoch, index = key
@@ -103,8 +107,10 @@ class LabelledCrops(Dataset):
         name = self.ids[index]
         image = read_image(self.image_path(name))
         label = read_mask(self.label_path(name), self.num_classes, image.shape[:2])
-        scale = rng.uniform(*self.scale)
+        scale = rng.choice(self.scale) if self.one_of_scales else rng.uniform(*self.scale)
         image, label = rescale(image, scale), rescale(label, scale, Image.NEAREST)
+        if self.colour_jitter:
+            image = shift_hsv(image, self.colour_jitter, rng)
         if self.flip and rng.random() < 0.5:
             image, label = image[:, ::-1], label[:, ::-1]
         placement = random_crop_box(*image.shape[:2], self.crop, rng)

@@ -1,5 +1,6 @@
 """Training augmentation on uint8 images, and normalisation on the device."""
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -47,6 +48,26 @@ def normalise(image: torch.Tensor, mean, std) -> torch.Tensor:
     mean = torch.tensor(mean, device=image.device).view(1, 3, 1, 1)
     std = torch.tensor(std, device=image.device).view(1, 3, 1, 1)
     return (image.float() / 255 - mean) / std
+
+
+# Mean of the images that MSRA's ResNet-101 was trained on, on the scale 0..255; Caffe reads images as BGR.
+CAFFE_BGR_MEAN = (104.008, 116.669, 122.675)
+
+
+def subtract_bgr_mean(image: torch.Tensor, mean=CAFFE_BGR_MEAN) -> torch.Tensor:
+    """(N, 3, H, W) uint8 RGB -> float32 BGR, x - mean per channel: the input of weights converted from Caffe."""
+    return image.flip(1).float() - torch.tensor(mean, device=image.device).view(1, 3, 1, 1)
+
+
+def shift_hsv(image: np.ndarray, largest: float, rng: np.random.Generator) -> np.ndarray:
+    """(H, W, 3) uint8 RGB with hue, saturation and value each shifted by a uniform amount of [-largest, largest].
+
+    Hue counts in steps of 2 degrees and wraps around; saturation and value count from 0 to 255 and are clipped.
+    """
+    hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV).astype(np.int16)
+    hsv += np.round(rng.uniform(-largest, largest, 3)).astype(np.int16)
+    hsv[..., 0] %= 180
+    return cv2.cvtColor(hsv.clip(0, 255).astype(np.uint8), cv2.COLOR_HSV2RGB)
 
 
 def zero_outside(image: torch.Tensor, box: torch.Tensor) -> torch.Tensor:

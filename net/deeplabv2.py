@@ -18,18 +18,20 @@ RESNET101_BLOCKS = (3, 4, 23, 3)
 class DilatedResNet(nn.Module):
     """ResNet of bottlenecks at output stride 8, its last two layers dilated by 2 and 4.
 
-    Parameter names are torchvision's (`conv1`, `bn1`, `layer1`..`layer4`). BatchNorm is frozen: running statistics
-    stay as loaded, also after .train(), and scale and shift get no gradient.
+    Parameter names are torchvision's (`conv1`, `bn1`, `layer1`..`layer4`).
 
-    blocks          bottlenecks of each layer
-    width           channels of the stem; the output has 32 times as many
-    stride_on_1x1   where a bottleneck has its stride: False, on the 3x3 convolution (torchvision's weights);
-                    True, on the first 1x1 (MSRA's weights, those of deeplab-pytorch)
+    blocks             bottlenecks of each layer
+    width              channels of the stem; the output has 32 times as many
+    stride_on_1x1      where a bottleneck has its stride: False, on the 3x3 convolution (torchvision's weights);
+                       True, on the first 1x1 (MSRA's weights, those of deeplab-pytorch)
+    frozen_batchnorm   running statistics stay as loaded, also after .train(), and scale and shift get no gradient;
+                       False only for random weights
     """
 
     def __init__(self, blocks: tuple[int, int, int, int] = RESNET101_BLOCKS, width: int = 64,
-                 stride_on_1x1: bool = False):
+                 stride_on_1x1: bool = False, frozen_batchnorm: bool = True):
         super().__init__()
+        self.frozen_batchnorm = frozen_batchnorm
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -41,11 +43,11 @@ class DilatedResNet(nn.Module):
             width_in = width * 2 ** i * Bottleneck.expansion
         self.width_out = width_in
         for layer in batchnorms(self):
-            layer.requires_grad_(False)
+            layer.requires_grad_(not frozen_batchnorm)
 
     def train(self, mode: bool = True) -> "DilatedResNet":
         super().train(mode)
-        for layer in batchnorms(self):
+        for layer in batchnorms(self) if self.frozen_batchnorm else ():
             layer.eval()
         return self
 
@@ -88,32 +90,34 @@ class ASPP(nn.Module):
 class DeepLabV2(nn.Module):
     """Dilated ResNet and ASPP.
 
-    num_classes                    classes with the background
-    blocks, width, stride_on_1x1   see DilatedResNet
-    rates                          dilations of the ASPP
+    num_classes   classes with the background
+    rates         dilations of the ASPP
+    blocks, width, stride_on_1x1, frozen_batchnorm   see DilatedResNet
     """
 
     def __init__(self, num_classes: int, blocks: tuple[int, int, int, int] = RESNET101_BLOCKS, width: int = 64,
-                 stride_on_1x1: bool = False, rates: tuple[int, ...] = (6, 12, 18, 24)):
+                 stride_on_1x1: bool = False, rates: tuple[int, ...] = (6, 12, 18, 24),
+                 frozen_batchnorm: bool = True):
         super().__init__()
-        self.backbone = DilatedResNet(blocks, width, stride_on_1x1)
+        self.backbone = DilatedResNet(blocks, width, stride_on_1x1, frozen_batchnorm)
         self.aspp = ASPP(self.backbone.width_out, num_classes, rates)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """image (N, 3, H, W) normalised for the weights -> logits (N, num_classes, h, w) at stride 8."""
         return self.aspp(self.backbone(image))
 
-    def parameter_groups(self, lr: float = 2.5e-4, weight_decay: float = 5e-4) -> list[dict]:
+    def parameter_groups(self, lr: float = 2.5e-4, weight_decay: float = 5e-4, head_factor: float = 10) -> list[dict]:
         """Optimiser groups; the defaults are deeplab-pytorch's for VOC.
 
-        Backbone convolutions at lr, ASPP weights at 10 lr, ASPP biases at 20 lr without decay; BatchNorm in none.
+        Backbone convolutions at lr, ASPP weights at head_factor times that, ASPP biases at twice the weights' rate
+        without decay; frozen BatchNorm in none.
         """
         branches = list(self.aspp.children())
         return [
             {"params": [p for p in self.backbone.parameters() if p.requires_grad], "lr": lr,
              "weight_decay": weight_decay},
-            {"params": [conv.weight for conv in branches], "lr": 10 * lr, "weight_decay": weight_decay},
-            {"params": [conv.bias for conv in branches], "lr": 20 * lr, "weight_decay": 0.0},
+            {"params": [conv.weight for conv in branches], "lr": head_factor * lr, "weight_decay": weight_decay},
+            {"params": [conv.bias for conv in branches], "lr": 2 * head_factor * lr, "weight_decay": 0.0},
         ]
 
 

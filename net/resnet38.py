@@ -61,14 +61,15 @@ class WideBottleneck(nn.Module):
 class WideResNet38(nn.Module):
     """Wide ResNet-38 at output stride 8.
 
-    BatchNorm is frozen: running statistics stay as loaded, also after .train(), and scale and shift get no gradient.
-    The first convolution is not trained either.
+    The first convolution is not trained where BatchNorm is frozen.
 
-    width   channels of the first convolution; the output has 64 times as many
+    width              channels of the first convolution; the output has 64 times as many
+    frozen_batchnorm   see net.deeplabv2.DilatedResNet
     """
 
-    def __init__(self, width: int = 64):
+    def __init__(self, width: int = 64, frozen_batchnorm: bool = True):
         super().__init__()
+        self.frozen_batchnorm = frozen_batchnorm
         w = width
         self.conv1a = conv(3, w, 3)
         self._add_stage("b2", 3, w, 2 * w, 2 * w, stride=2)
@@ -79,9 +80,9 @@ class WideResNet38(nn.Module):
         self.b7 = WideBottleneck(32 * w, 64 * w, dilation=4, dropout=0.5)
         self.bn7 = nn.BatchNorm2d(64 * w)
         self.width_out = 64 * w
-        self.conv1a.requires_grad_(False)
+        self.conv1a.requires_grad_(not frozen_batchnorm)
         for layer in batchnorms(self):
-            layer.requires_grad_(False)
+            layer.requires_grad_(not frozen_batchnorm)
 
     def _add_stage(self, name: str, count: int, width_in: int, width_mid: int, width_out: int, stride: int = 1,
                    dilation: int = 1) -> None:
@@ -92,7 +93,7 @@ class WideResNet38(nn.Module):
 
     def train(self, mode: bool = True) -> "WideResNet38":
         super().train(mode)
-        for layer in batchnorms(self):
+        for layer in batchnorms(self) if self.frozen_batchnorm else ():
             layer.eval()
         return self
 
@@ -107,14 +108,16 @@ class WideResNet38(nn.Module):
 class DeepLabV1(nn.Module):
     """Wide ResNet-38 and a head with a large field of view.
 
-    num_classes   classes with the background
-    width         see WideResNet38; the head has 8 times as many channels
-    fov           dilation of the head's 3x3 convolution (SEAM's second stage)
+    num_classes        classes with the background
+    width              see WideResNet38; the head has 8 times as many channels
+    fov                dilation of the head's 3x3 convolution (SEAM's second stage)
+    frozen_batchnorm   that of the backbone; the head's always takes the batch's statistics
     """
 
-    def __init__(self, num_classes: int, width: int = 64, fov: int = 12, dropout: float = 0.5):
+    def __init__(self, num_classes: int, width: int = 64, fov: int = 12, dropout: float = 0.5,
+                 frozen_batchnorm: bool = True):
         super().__init__()
-        self.backbone = WideResNet38(width)
+        self.backbone = WideResNet38(width, frozen_batchnorm)
         self.conv_fov = conv(self.backbone.width_out, 8 * width, 3, 1, fov)
         self.bn_fov = nn.BatchNorm2d(8 * width)
         self.conv_fov2 = conv(8 * width, 8 * width, 1)
@@ -129,18 +132,19 @@ class DeepLabV1(nn.Module):
         logits = self.cls_conv(self.dropout(x))
         return F.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=True)
 
-    def parameter_groups(self, lr: float = 1e-3, weight_decay: float = 5e-4) -> list[dict]:
+    def parameter_groups(self, lr: float = 1e-3, weight_decay: float = 5e-4, head_factor: float = 10) -> list[dict]:
         """Optimiser groups; the defaults are those of SEAM's second stage.
 
-        Backbone convolutions at lr, the head's at 10 lr, its bias at 20 lr without decay. As there, no group holds a
-        BatchNorm: scale and shift of the head's stay 1 and 0. The backbone has no biases, which would learn at 2 lr.
+        Backbone convolutions at lr, the head's at head_factor times that, its bias at twice the head's rate without
+        decay. As there, scale and shift of the head's BatchNorm stay 1 and 0. The backbone has no biases of
+        convolutions, which would learn at 2 lr.
         """
         head = [self.conv_fov.weight, self.conv_fov2.weight, self.cls_conv.weight]
         return [
             {"params": [p for p in self.backbone.parameters() if p.requires_grad], "lr": lr,
              "weight_decay": weight_decay},
-            {"params": head, "lr": 10 * lr, "weight_decay": weight_decay},
-            {"params": [self.cls_conv.bias], "lr": 20 * lr, "weight_decay": 0.0},
+            {"params": head, "lr": head_factor * lr, "weight_decay": weight_decay},
+            {"params": [self.cls_conv.bias], "lr": 2 * head_factor * lr, "weight_decay": 0.0},
         ]
 
 

@@ -1,4 +1,4 @@
-"""The training loop of stages 1 and 5: poly schedule, clipping, log, checkpoint, resume."""
+"""The training loop of stages 1, 5 and 8: poly schedule, clipping, log, checkpoint, resume."""
 
 import math
 import time
@@ -17,23 +17,28 @@ from tools.work_dir import WorkDir, log
 LOG_EVERY = 10                     # steps between looks at the losses, each of which waits for the device
 
 
-def poly_sgd(groups: list[dict], total_steps: int, momentum: float, weight_decay: float, power: float = 0.9):
-    """SGD whose learning rates fall by (1 - step / total_steps) ** power each step.
+def poly_sgd(groups: list[dict], total_steps: int, momentum: float, weight_decay: float, power: float = 0.9,
+             every: int = 1):
+    """SGD whose learning rates fall by (1 - step / total_steps) ** power, brought up to date each `every` steps.
 
     groups  [{"params": ..., "lr": ...}, ...]
     Returns (optimizer, scheduler).
     """
+    def decay(step: int) -> float:
+        return (1 - min(step - step % every, total_steps) / total_steps) ** power
+
     optimizer = torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
-    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 - min(step, total_steps) / total_steps) ** power)
-    return optimizer, decay
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, decay)
 
 
 class Training(NamedTuple):
     """What a training is made of; `fit` runs it.
 
     model        saved in checkpoints and, at the end, as the stage's result
-    loss         (batch, step) -> {"total": what is minimised, further losses for the log}
-    loader       first_step -> iterable of batches from that step on
+    loss         (batch, batches before it) -> {"total": what is minimised, further losses for the log}
+    loader       first_step -> iterable of the steps' images from that step on
+    batch_size   images of a step
+    accumulate   batches that the images of a step are cut into; their gradients are averaged
     memory       further objects with state_dict / load_state_dict that a resumed run needs (image bank)
     on_log       (writer, step): called at every look at the losses, for pictures
     """
@@ -47,6 +52,7 @@ class Training(NamedTuple):
     clip_norm: float = math.inf
     memory: dict = {}
     on_log: Callable | None = None
+    accumulate: int = 1
 
 
 def fit(training: Training, work_dir: WorkDir, name: str, save_minutes: float = 10.0) -> dict:
@@ -63,15 +69,14 @@ def fit(training: Training, work_dir: WorkDir, name: str, save_minutes: float = 
     start = last_save = time.monotonic()
     unseen, logged = [], {}                         # losses still on the device; their last means
     for batch in training.loader(first_step):
-        losses = training.loss(batch, step)
         training.optimizer.zero_grad(set_to_none=True)
-        losses["total"].backward()
+        losses = _backward(training, batch, step)
         parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(parameters, training.clip_norm)
         training.optimizer.step()
         training.scheduler.step()
         step += 1
-        unseen.append(torch.stack([value.detach() for value in losses.values()]))
+        unseen.append(torch.stack(list(losses.values())))
         if step % LOG_EVERY == 0 or step == training.total_steps:
             logged = _look(unseen, tuple(losses), step, path)
             unseen = []
@@ -93,6 +98,18 @@ def fit(training: Training, work_dir: WorkDir, name: str, save_minutes: float = 
     log.info("%s: %d steps of %d images, %.1f images/s, losses %s", name, step, training.batch_size, rate,
              {key: round(value, 4) for key, value in logged.items()})
     return {"losses": logged, "images_per_second": round(rate, 2), "steps": step}
+
+
+def _backward(training: Training, batch, step: int) -> dict[str, torch.Tensor]:
+    """Add up the gradients of one step; the means of its losses, detached."""
+    count = training.accumulate
+    parts = [batch] if count == 1 else zip(*(tensor.chunk(count) for tensor in batch))
+    seen = []
+    for i, part in enumerate(parts):
+        losses = training.loss(part, step * count + i)
+        (losses["total"] / count).backward()
+        seen.append({name: value.detach() for name, value in losses.items()})
+    return {name: sum(losses[name] for losses in seen) / count for name in seen[0]}
 
 
 def drop_checkpoint(work_dir: WorkDir, name: str) -> None:

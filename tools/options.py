@@ -13,12 +13,15 @@ from typing import Callable, NamedTuple
 import numpy as np
 import torch
 
+from coco14.coco import Coco14
 from data.sample import InputError, read_list
 from net.backbone import BACKBONES
 from tools.work_dir import WorkDir, log
+from voc12.voc import Voc12
 
 # Options that change where or how fast, never what.
-NOT_SETTINGS = {"work_dir", "preset", "num_workers", "device", "overwrite", "train_list", "infer_list", "eval_list"}
+NOT_SETTINGS = {"work_dir", "preset", "num_workers", "device", "overwrite", "train_list", "infer_list", "eval_list",
+                "seg_eval_list"}
 
 # What differs from `released`. Sources: paper equations, see docs/FIDELITY.md.
 PRESETS = {
@@ -36,6 +39,10 @@ PRESETS = {
         "irn_crop_size": 96, "irn_batch_size": 8, "irn_epochs": 1, "irn_radius": 5,
     },
 }
+
+
+# What the data set changes: the release leaves IRN out on COCO.
+DATA_SET_DEFAULTS = {"voc12": {}, "coco14": {"with_irn": False}}
 
 
 class Group(NamedTuple):
@@ -91,9 +98,13 @@ def default_workers() -> int:
 
 
 def _data_options(group) -> None:
+    group.add_argument("--dataset", choices=("voc12", "coco14"), default="voc12", help="layout of the data set")
     group.add_argument("--voc12_root", help="data set in VOC layout: the folder that holds JPEGImages")
     group.add_argument("--labels", choices=("xml", "masks"), default="xml",
-                       help="source of the image-level labels: Annotations/*.xml, or the class indices of the masks")
+                       help="voc12: source of the image-level labels: Annotations/*.xml, or the class indices of the masks")
+    group.add_argument("--coco_root", help="coco14: the folder that holds train2014 and val2014")
+    group.add_argument("--coco_prepared", help="coco14: what coco14/prepare.py wrote (its --out)")
+    group.add_argument("--coco_masks", help="coco14: folder of ready-made masks, if it was prepared from them")
 
 
 def _train_list(group) -> None:
@@ -139,6 +150,11 @@ def _weight_options(group) -> None:
     group.add_argument("--weights", default="imagenet",
                        help="initial weights: imagenet (torchvision, or the packages of the backbone), none, or a file "
                             "(ours, the authors', or torchvision's state dict)")
+
+
+def background_offset(args: argparse.Namespace) -> float | None:
+    """What the background step adds; None without it."""
+    return args.background_offset if args.background_step else None
 
 
 def _final_ir(group) -> None:
@@ -191,9 +207,9 @@ def build_parser(groups, description: str, **kwargs) -> argparse.ArgumentParser:
 
 
 def parse(parser: argparse.ArgumentParser, argv=None) -> argparse.Namespace:
-    """Parse with the defaults of the chosen preset."""
-    preset, _ = parser.parse_known_args(argv)
-    parser.set_defaults(**PRESETS[preset.preset])
+    """Parse with the defaults of the chosen preset and data set."""
+    chosen, _ = parser.parse_known_args(argv)
+    parser.set_defaults(**PRESETS[chosen.preset], **DATA_SET_DEFAULTS[chosen.dataset])
     return parser.parse_args(argv)
 
 
@@ -207,7 +223,11 @@ def settings_of(stage, args: argparse.Namespace) -> dict:
 
 def open_data_set(args: argparse.Namespace):
     """The data set the flags name. Raises InputError when none is named."""
-    from voc12.voc import Voc12
+    if args.dataset == "coco14":
+        if not args.coco_root or not args.coco_prepared:
+            raise InputError("--dataset coco14 needs --coco_root (the folder that holds train2014) and --coco_prepared "
+                             "(the --out of coco14/prepare.py)")
+        return Coco14(args.coco_root, args.coco_prepared, args.coco_masks)
     if not args.voc12_root:
         raise InputError("no data set given; --voc12_root must be the folder that holds JPEGImages, such as "
                          "VOCdevkit/VOC2012 (make sample runs the bundled one)")
@@ -233,6 +253,14 @@ def eval_ids(data_set, args) -> list[str]:
     return choose_ids(data_set, "eval", args.eval_list, "train")
 
 
+def check_images(data_set, ids: list[str]) -> None:
+    """Raise InputError before any work is done or replaced if an image file is missing."""
+    missing = [name for name in ids if not data_set.image_path(name).exists()]
+    if missing:
+        raise InputError(f"{data_set.image_path(missing[0])}: image file is missing ({len(missing)} of {len(ids)}); restore "
+                         "it or take its id out of the list")
+
+
 def fingerprint(ids: list[str]) -> str:
     """Short text that differs between lists."""
     return f"{len(ids)} ids, checksum {zlib.crc32(chr(10).join(ids).encode()):08x}"
@@ -243,13 +271,6 @@ def fingerprint(ids: list[str]) -> str:
 def seed_everything(seed: int) -> None:
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def main(stage) -> None:
-    """Entry of a stage script: parse, run, turn unusable input into a message and exit status 2."""
-    parser = build_parser(stage.OPTIONS, stage.__doc__.strip().splitlines()[0])
-    args = parse(parser)
-    exit_with_message(lambda: run_stage(stage, args, force=args.overwrite))
 
 
 def exit_with_message(action: Callable) -> None:
@@ -270,6 +291,7 @@ def run_stage(stage, args: argparse.Namespace, force: bool = False) -> dict:
     work_dir = WorkDir(args.work_dir)
     data_set = open_data_set(args)
     ids = stage.select_ids(data_set, args)
+    check_images(data_set, ids)
     settings = settings_of(stage, args) | {"images": fingerprint(ids)}
     status = work_dir.begin(name, settings, stage.OUTPUTS, args.overwrite, force)
     if status == "complete":

@@ -12,7 +12,10 @@ def split_name(args, ids) -> str:
 
 
 def summary(confusion: ConfusionMatrix, class_names) -> dict:
-    """mIoU, mean precision and recall in per cent, and the same per class (background first; null: class absent)."""
+    """mIoU, mean precision and recall in per cent, and the same per class (background first; null: class absent).
+
+    class_area_ratio: predicted pixels / true pixels of each class; above 1 it is over-activated, below under-activated.
+    """
     names = ("background", *class_names)
     per_class = {"iou": confusion.iou(), "precision": confusion.precision(), "recall": confusion.recall()}
     out = {"miou": 100 * confusion.miou()}
@@ -21,6 +24,8 @@ def summary(confusion: ConfusionMatrix, class_names) -> dict:
         if key != "iou":
             out[key] = 100 * float(finite.mean()) if len(finite) else None
         out[f"class_{key}"] = {name: None if np.isnan(v) else 100 * float(v) for name, v in zip(names, values)}
+    true, predicted = confusion.matrix.sum(1).tolist(), confusion.matrix.sum(0).tolist()
+    out["class_area_ratio"] = {name: p / t if t else None for name, p, t in zip(names, predicted, true)}
     return out
 
 

@@ -50,12 +50,8 @@ def load_network(model: nn.Module, path: str | Path) -> None:
     Aliases (entries that share storage or values with a mapped one, as the authors' modules registered
     twice do) are ignored. Raises InputError that lists entries unmatched, missing or of another shape.
     """
-    found = tensors_of(load_file(path), path)
-    wanted = model.state_dict()
-    mapped = {ours_by_authors(name): tensor for name, tensor in found.items() if ours_by_authors(name) in wanted}
-    unmatched = [name for name, tensor in found.items()
-                 if ours_by_authors(name) not in wanted and not _is_alias(tensor, mapped.values())]
-    _load_strictly(model, mapped, unmatched, path)
+    found = {ours_by_authors(name): tensor for name, tensor in tensors_of(load_file(path), path).items()}
+    load_strictly(model, found, path)
 
 
 def holds_network(path: str | Path, prefix: str) -> bool:
@@ -70,8 +66,7 @@ def load_backbone(backbone: Backbone, path: str | Path) -> None:
     if any(name.startswith("backbone.") for name in found):
         found = {name.removeprefix("backbone."): tensor for name, tensor in found.items() if name.startswith("backbone.")}
     found = {name: tensor for name, tensor in found.items() if not name.startswith(CLASSIFICATION_HEADS)}
-    wanted = backbone.state_dict()
-    _load_strictly(backbone, {k: v for k, v in found.items() if k in wanted}, [k for k in found if k not in wanted], path)
+    load_strictly(backbone, found, path)
 
 
 def _is_alias(tensor: torch.Tensor, mapped) -> bool:
@@ -79,8 +74,12 @@ def _is_alias(tensor: torch.Tensor, mapped) -> bool:
                for other in mapped)
 
 
-def _load_strictly(model: nn.Module, mapped: dict, unmatched: list[str], path) -> None:
+def load_strictly(model: nn.Module, found: dict, path,
+                  hint: str = "check --backbone and the number of classes") -> None:
+    """Load a state dict in our names. Raises InputError that lists entries unmatched, missing or of another shape."""
     wanted = model.state_dict()
+    mapped = {name: tensor for name, tensor in found.items() if name in wanted}
+    unmatched = [name for name, tensor in found.items() if name not in wanted and not _is_alias(tensor, mapped.values())]
     optional = [name for name in wanted if name.endswith("num_batches_tracked")]
     problems = {
         "missing": [name for name in wanted if name not in mapped and name not in optional],
@@ -91,13 +90,16 @@ def _load_strictly(model: nn.Module, mapped: dict, unmatched: list[str], path) -
     lines = [f"  {kind} ({len(names)}): {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
              for kind, names in problems.items() if names]
     if lines:
-        raise InputError(f"{path}: weights of another network (check --backbone and the number of classes)\n"
+        raise InputError(f"{path}: weights of another network ({hint})\n"
                          + "\n".join(lines))
     model.load_state_dict(mapped, strict=False)
 
 
-def imagenet_weights(backbone: Backbone, name: str) -> None:
-    """Load the ImageNet weights of backbone `name`: torchvision's V1, or those of the backbone's package."""
+def imagenet_weights(backbone: nn.Module, name: str, option: str = "--weights") -> None:
+    """Load the ImageNet weights of backbone `name`: torchvision's V1, or those of the backbone's package.
+
+    option  the flag that names a file instead, for the message when they cannot be downloaded
+    """
     if name == "mini":
         load_backbone(backbone, Path(__file__).parents[1] / "data" / "mini_backbone.pth")
     elif name == "efficientnet_lite0":
@@ -108,7 +110,7 @@ def imagenet_weights(backbone: Backbone, name: str) -> None:
             state = torchvision.models.get_model_weights(name).IMAGENET1K_V1.get_state_dict(check_hash=True)
         except Exception as error:                                      # urllib raises many kinds
             raise InputError(f"ImageNet weights of {name} could not be downloaded ({error}); download them on another "
-                             "machine and give --weights FILE, or --weights none to start from random ones") from None
+                             "machine and give {option} FILE, or {option} none to start from random ones") from None
         state = {key: value for key, value in state.items() if not key.startswith(CLASSIFICATION_HEADS)}
         backbone.load_state_dict(state)
 

@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,8 +26,11 @@ UPSTREAM = {                                   # stages whose output a stage rea
     "train_irn": ("cam_to_ir_label",),
     "make_sem_seg_labels": ("make_cam", "train_irn"),
     "eval_sem_seg": ("make_sem_seg_labels",),
+    "train_deeplab": ("make_sem_seg_labels",),
+    "eval_deeplab": ("train_deeplab",),
 }
 STAGES = tuple(UPSTREAM)
+LAST_DEFAULT_STAGE = "eval_sem_seg"            # training a segmentation network takes a GPU: on request only
 
 log = logging.getLogger("sfc")
 
@@ -65,27 +69,15 @@ class WorkDir:
 
     # --- JSON files ---------------------------------------------------------------------------------------
 
-    def _read_json(self, name: str) -> dict:
-        path = self.path / name
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise InputError(f"{path}: damaged ({error}); delete it, or choose another --work_dir") from None
-        if not isinstance(content, dict):
-            raise InputError(f"{path}: damaged (no JSON object); delete it, or choose another --work_dir")
-        return content
-
     def _write_json(self, name: str, content: dict) -> None:
         text = json.dumps(content, indent=2, sort_keys=True) + "\n"
         write_atomically(self.path / name, lambda file: file.write(text.encode()))
 
     def config(self) -> dict:
-        return self._read_json("config.json")
+        return read_json(self.path / "config.json")
 
     def metrics(self) -> dict:
-        return self._read_json("metrics.json")
+        return read_json(self.path / "metrics.json")
 
     def save_metrics(self, stage: str, metrics: dict) -> None:
         self._write_json("metrics.json", self.metrics() | {stage: metrics})
@@ -107,7 +99,7 @@ class WorkDir:
         upstream = {name: _identity(config[name]) for name in UPSTREAM[stage] if name in config}
         entry = {"settings": settings, "upstream": upstream}
         found = config.get(stage)
-        if found is not None:
+        if found is not None and (found["complete"] or any((self.path / name).exists() for name in outputs)):
             differences = _differences(_identity(found), entry)
             if differences and not overwrite:
                 raise InputError(
@@ -140,6 +132,19 @@ class WorkDir:
         return path
 
 
+def read_json(path: Path) -> dict:
+    """A JSON object; {} where there is no file. Raises InputError when it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}); delete it, or choose another --work_dir") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: damaged (no JSON object); delete it, or choose another --work_dir")
+    return content
+
+
 def _identity(entry: dict) -> dict:
     return {"settings": entry["settings"], "upstream": entry["upstream"]}
 
@@ -168,4 +173,16 @@ def _remove(path: Path) -> None:
 
 def _machine() -> dict:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return {"python": platform.python_version(), "torch": torch.__version__, "hardware": device}
+    return {"python": platform.python_version(), "torch": torch.__version__, "hardware": device, "commit": _commit()}
+
+
+def _commit() -> str | None:
+    """The git commit of this code, "-dirty" added when files differ from it; None outside a clone or without git."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():                      # else git would name a repository around this folder
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

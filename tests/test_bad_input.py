@@ -1,0 +1,157 @@
+"""Unusable input: a message that names the file and the fix, exit status 2, no traceback, nothing else touched."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.cam_store import CamRecord, write_record
+from tests.test_chain import files_of, finished    # noqa: F401  (fixture)
+
+
+@pytest.fixture
+def broken(mini, tmp_path):
+    """A copy of the data set to break, and its first training id."""
+    root = shutil.copytree(mini, tmp_path / "broken")
+    return root, (root / "ImageSets/Segmentation/train.txt").read_text().split()[0]
+
+
+@pytest.fixture
+def copy(finished, tmp_path):                       # noqa: F811
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def refused(capsys, status, *words):
+    captured = capsys.readouterr()
+    assert status == 2 and captured.err.count("error: ") == 1 and "Traceback" not in captured.err + captured.out
+    for word in words:
+        assert word in captured.err, captured.err
+
+
+def test_roots(command, capsys, tmp_path):
+    refused(capsys, command("run_sample", "--work_dir", tmp_path / "run", root=None), "--voc12_root")
+    refused(capsys, command("run_sample", "--work_dir", tmp_path / "run", root=tmp_path / "absent"), "absent", "JPEGImages")
+    (tmp_path / "empty/JPEGImages").mkdir(parents=True)
+    refused(capsys, command("run_sample", "--work_dir", tmp_path / "run", root=tmp_path / "empty"), "train.txt", "--train_list")
+
+
+def test_lists(command, capsys, tmp_path):
+    refused(capsys, command("train_sfc", "--work_dir", tmp_path / "run", "--train_list", tmp_path / "absent.txt"), "absent.txt")
+    (tmp_path / "one.txt").write_text("mini_train_0000_not_there\n")
+    refused(capsys, command("train_sfc", "--work_dir", tmp_path / "run", "--train_list", tmp_path / "one.txt"),
+            "mini_train_0000_not_there")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_damaged_images_stop_training_with_their_name(broken, command, capsys, tmp_path, workers):
+    root, name = broken
+    path = root / f"JPEGImages/{name}.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+    status = command("train_sfc", "--work_dir", tmp_path / "run", "--num_workers", workers, root=root)
+    refused(capsys, status, f"{name}.jpg", "damaged image")
+    assert not (tmp_path / "run/sfc.pth").exists()
+
+
+def test_images_without_file(broken, command, capsys, tmp_path, copy):
+    root, name = broken
+    (root / f"JPEGImages/{name}.jpg").unlink()
+    for stage in ("train_sfc", "make_cam", "cam_to_ir_label"):
+        status = command(stage, "--work_dir", copy, "--overwrite", root=root)
+        refused(capsys, status, f"{name}.jpg", "missing")
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_other_colour_modes_are_no_error(broken, command, tmp_path, mode):
+    root, name = broken
+    path = root / f"JPEGImages/{name}.jpg"
+    Image.open(path).convert(mode).save(path)
+    assert command("run_sample", "--to", "make_cam", "--epochs", "1", "--work_dir", tmp_path / "run", root=root) == 0
+
+
+def test_tiny_images_are_no_error(broken, command, tmp_path):
+    root, name = broken
+    Image.new("RGB", (5, 3), (90, 20, 40)).save(root / f"JPEGImages/{name}.jpg")
+    for folder in ("SegmentationClass", "SegmentationClassAug"):
+        Image.new("L", (5, 3)).save(root / f"{folder}/{name}.png")
+    assert command("run_sample", "--epochs", "1", "--work_dir", tmp_path / "run", root=root) == 0
+
+
+def test_annotations(broken, command, capsys, tmp_path):
+    root, name = broken
+    (root / f"Annotations/{name}.xml").write_text("<annotation><object><name>unicorn</name></object></annotation>")
+    refused(capsys, command("train_sfc", "--work_dir", tmp_path / "run", root=root), f"{name}.xml", "unicorn")
+    (root / f"Annotations/{name}.xml").write_text("<annotation/>")
+    refused(capsys, command("train_sfc", "--work_dir", tmp_path / "run", root=root), f"{name}.xml", "no object")
+
+
+def test_a_class_that_no_image_shows_is_said(broken, command, capsys, tmp_path):
+    root, _ = broken
+    (root / "classes.txt").write_text((root / "classes.txt").read_text() + "unicorn\n")
+    assert command("train_sfc", "--epochs", "1", "--work_dir", tmp_path / "run", root=root) == 0
+    assert "no training image shows unicorn" in capsys.readouterr().out
+
+
+def test_masks(broken, command, capsys, copy):
+    root, name = broken
+    mask = Image.open(root / f"SegmentationClass/{name}.png")
+    for bad, reason in ((mask.convert("RGB"), "not colours"), (mask.resize((32, 32)), "size of their image"),
+                        (Image.fromarray(np.full((64, 64), 99, np.uint8)), "class indices [99]")):
+        bad.save(root / f"SegmentationClass/{name}.png")
+        for stage in ("eval_cam", "eval_sem_seg"):
+            refused(capsys, command(stage, "--work_dir", copy, "--overwrite", root=root), f"{name}.png", reason)
+
+
+def test_records(copy, mini, command, capsys):
+    name = (mini / "ImageSets/Segmentation/train.txt").read_text().split()[0]
+    path = copy / f"cam/{name}.npz"
+    whole = path.read_bytes()
+    maps = [np.zeros((2, 4, 4), np.float16)]
+    before = files_of(copy)
+    for write, reason in ((lambda: path.write_bytes(whole[:200]), "damaged CAM record"),
+                          (lambda: write_record(path, CamRecord(np.array([1]), (64, 64), maps, maps), 9), "of 9 classes"),
+                          (lambda: write_record(path, CamRecord(np.array([1]), (9, 7), maps, maps), 4), "7x9")):
+        write()
+        refused(capsys, command("eval_cam", "--work_dir", copy, "--overwrite"), f"{name}.npz", reason, "make_cam.py")
+        (copy / "ir_label").mkdir(exist_ok=True)
+        refused(capsys, command("cam_to_ir_label", "--work_dir", copy, "--overwrite"), f"{name}.npz", reason)
+    after = files_of(copy)
+    assert all(after[file] == before[file] for file in before if file.startswith(("sfc", "irn", "sem_seg")))
+
+
+def test_checkpoints(copy, command, capsys, tmp_path):
+    for flags, reason in ((("--backbone", "resnet18"), "backbone mini, but resnet18"),):
+        refused(capsys, command("make_cam", "--work_dir", copy, "--overwrite", *flags), "sfc.pth", reason)
+    content = torch.load(copy / "sfc.pth", weights_only=True)
+    torch.save(content | {"num_classes": 20}, tmp_path / "other.pth")
+    refused(capsys, command("make_cam", "--work_dir", tmp_path / "a", "--checkpoint", tmp_path / "other.pth"),
+            "other.pth", "num_classes 20, but 4")
+    (tmp_path / "other.pth").write_bytes(b"no checkpoint")
+    refused(capsys, command("make_cam", "--work_dir", tmp_path / "a", "--checkpoint", tmp_path / "other.pth"), "other.pth")
+    refused(capsys, command("train_sfc", "--work_dir", tmp_path / "a", "--weights", tmp_path / "absent.pth"), "absent.pth")
+
+
+def test_work_directories(command, capsys, tmp_path, copy):
+    (tmp_path / "file").write_text("in the way")
+    refused(capsys, command("train_sfc", "--work_dir", tmp_path / "file" / "run"), "file/run", "--work_dir")
+    refused(capsys, command("train_sfc", "--work_dir", copy, "--lr", "0.5"), "--lr: was 0.08, is 0.5", "--overwrite")
+    for name in ("config.json", "metrics.json"):
+        kept = (copy / name).read_text()
+        (copy / name).write_text(kept[:50])
+        refused(capsys, command("eval_sem_seg", "--work_dir", copy, "--overwrite"), name, "damaged")
+        (copy / name).write_text(kept)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(command, capsys, tmp_path):
+    status = command("train_sfc", "--work_dir", tmp_path / "run", "--lr", "1e30", "--clip_norm", "1e30", "--epochs", "5")
+    refused(capsys, status, "not finite at step", "checkpoint")
+    assert not (tmp_path / "run/sfc.pth").exists()
+
+
+def test_numbers_out_of_range(command, capsys, tmp_path):
+    for flags in (("--crop_size", "0"), ("--lr", "-1"), ("--scales", "1.0,zero"), ("--resize_long", "9,3"),
+                  ("--batch_size", "500"), ("--device", "abacus")):
+        assert command("train_sfc", "--work_dir", tmp_path / "run", *flags) == 2
+        error = capsys.readouterr().err
+        assert flags[0].lstrip("-") in error and "Traceback" not in error

@@ -1,0 +1,198 @@
+"""The whole chain on a tiny generated data set, as a user runs it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import run_sample
+from data.cam_store import read_record
+from data.sample import InputError, read_list
+from tools import engine
+from tools.work_dir import UPSTREAM, WorkDir
+
+
+def files_of(folder):
+    """Content of every result of a run: what must not depend on when and how it was made."""
+    skip = ("config.json", "log.txt", "metrics.json", "report.html")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name not in skip and "tensorboard" not in path.parts}
+
+
+def scores_of(folder):
+    return {stage: metrics.get("scores") for stage, metrics in json.loads((folder / "metrics.json").read_text()).items()}
+
+
+@pytest.fixture(scope="module")
+def finished(mini, tmp_path_factory):
+    """A finished run of all stages; tests that change it work on a copy."""
+    from tests.conftest import TINY
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["run_sample.py", "--voc12_root", str(mini), "--work_dir", str(folder), *TINY])
+        run_sample.main()
+    return folder
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def test_every_stage_leaves_what_the_next_one_needs(finished, mini):
+    ids = read_list(mini / "ImageSets/Segmentation/train.txt")
+    config = json.loads((finished / "config.json").read_text())
+    assert list(config) == list(config) and all(entry["complete"] for entry in config.values())
+    for name in ids:
+        record = read_record(finished / f"cam/{name}.npz", 4)
+        assert len(record.weight_maps) == 2 and record.weight_maps[0].dtype == np.float16
+        assert np.isfinite(record.weight_maps[0]).all()
+        size = Image.open(mini / f"JPEGImages/{name}.jpg").size
+        for folder in ("ir_label", "sem_seg"):
+            mask = Image.open(finished / f"{folder}/{name}.png")
+            assert mask.mode == "P" and mask.size == size
+            allowed = {0, *record.classes.tolist()} | ({255} if folder == "ir_label" else set())
+            assert set(np.unique(mask).tolist()) <= allowed
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert {"weight_cam", "prototype_cam", "final_cam 1", "final_cam 0.7 +step", "final_cam CRF"} <= set(
+        metrics["eval_cam"]["scores"])
+    assert metrics["eval_cam"]["split"] == "train (24 images)"
+    assert metrics["train_sfc"]["class_counts"] and 0 < metrics["eval_sem_seg"]["scores"]["pseudo mask"]["miou"] <= 100
+    assert not list(finished.glob("*checkpoint*")) and not list(finished.rglob("*.tmp"))
+
+
+def test_two_runs_with_one_seed_are_identical(finished, command, tmp_path):
+    assert command("run_sample", "--work_dir", tmp_path / "again", "--num_workers", "2") == 0
+    assert files_of(tmp_path / "again") == files_of(finished)
+    assert scores_of(tmp_path / "again") == scores_of(finished)
+
+
+def test_another_seed_differs(finished, command, tmp_path):
+    assert command("train_sfc", "--work_dir", tmp_path / "seed", "--seed", "1") == 0
+    weights = [torch.load(folder / "sfc.pth", weights_only=True)["model"]["classifier.weight"]
+               for folder in (finished, tmp_path / "seed")]
+    assert not torch.equal(*weights)
+
+
+def test_complete_stages_are_skipped_and_overwrite_repeats_them(copy, command, capsys):
+    before = files_of(copy)
+    assert command("run_sample", "--work_dir", copy) == 0
+    assert capsys.readouterr().out.count("complete, skipped") == 7
+    assert command("eval_sem_seg", "--work_dir", copy, "--overwrite") == 0
+    assert "eval_sem_seg: started" in capsys.readouterr().out and files_of(copy) == before
+
+
+def test_a_changed_setting_is_refused_and_then_repeats_what_depends_on_it(copy, command, capsys):
+    before = files_of(copy)
+    assert command("run_sample", "--work_dir", copy, "--crf_iterations", "3") == 2
+    error = capsys.readouterr().err
+    assert "--crf_iterations: was 2, is 3" in error and "--overwrite" in error and files_of(copy) == before
+    assert command("run_sample", "--work_dir", copy, "--crf_iterations", "3", "--overwrite") == 0
+    out = capsys.readouterr().out
+    assert [name for name in UPSTREAM if f"{name}: complete, skipped" in out] == ["train_sfc", "make_cam"]
+
+
+@pytest.mark.parametrize("stage, missing", [
+    ("make_cam", "train_sfc"), ("eval_cam", "make_cam"), ("cam_to_ir_label", "make_cam"), ("train_irn", "cam_to_ir_label"),
+    ("make_sem_seg_labels", "make_cam"), ("eval_sem_seg", "make_sem_seg_labels")])
+def test_a_missing_input_names_the_command_that_makes_it(command, capsys, tmp_path, stage, missing):
+    assert command(stage, "--work_dir", tmp_path / "empty") == 2
+    assert f"python {missing}.py --work_dir" in capsys.readouterr().err
+
+
+def test_interrupted_images_are_made_again(copy, command):
+    """Stages that work image by image go on where they stopped."""
+    before = files_of(copy)
+    config = json.loads((copy / "config.json").read_text())
+    for stage, folder in (("make_cam", "cam"), ("cam_to_ir_label", "ir_label"), ("make_sem_seg_labels", "sem_seg")):
+        config[stage]["complete"] = False
+        for path in sorted((copy / folder).iterdir())[3:17]:
+            path.unlink()
+    (copy / "config.json").write_text(json.dumps(config))
+    assert command("run_sample", "--work_dir", copy) == 0
+    assert files_of(copy) == before
+
+
+@pytest.mark.parametrize("stage, result", [("train_sfc", "sfc.pth"), ("train_irn", "irn.pth")])
+def test_interrupted_training_ends_in_the_same_weights(copy, command, monkeypatch, stage, result):
+    before = files_of(copy)
+
+    class Stop(Exception):
+        pass
+
+    def stop_after_save(training, path, step, save=engine._save):
+        save(training, path, step)
+        raise Stop
+
+    monkeypatch.setattr(engine, "LOG_EVERY", 3)
+    monkeypatch.setattr(engine, "_save", stop_after_save)
+    monkeypatch.setattr(engine.fit, "__defaults__", (0.0,))                       # save at every look
+    with pytest.raises(Stop):
+        command(stage, "--work_dir", copy, "--overwrite")
+    monkeypatch.undo()
+    assert (copy / f"{stage}_checkpoint.pth").exists() and not (copy / result).exists()
+    monkeypatch.setattr("sys.argv", [])
+    assert command(stage, "--work_dir", copy) == 0
+    assert files_of(copy) == before
+
+
+def test_presets(mini, command, tmp_path):
+    """Each preset runs; the paper's differs in what it says it does."""
+    from tests.conftest import TINY
+    flags = [*TINY[2:], "--backbone", "mini", "--work_dir", tmp_path / "paper", "--epochs", "1"]
+    assert command("run_sample", "--preset", "paper", *flags) == 0
+    metrics = json.loads((tmp_path / "paper/metrics.json").read_text())
+    assert "final_cam 0.7" not in metrics["eval_cam"]["scores"]                   # Eq. 9 everywhere
+    settings = json.loads((tmp_path / "paper/config.json").read_text())["train_sfc"]["settings"]
+    assert settings["pcm_steps"] == 1 and settings["dc_scale"] == "total_demand" and settings["dw_p_weight"] == 1
+
+
+def test_stage_choice():
+    class Args:
+        stages = first = last = None
+        with_irn = True
+    args = Args()
+    assert run_sample.choose_stages(args)[0] == "train_sfc"
+    args.first, args.last = "make_cam", "cam_to_ir_label"
+    assert run_sample.choose_stages(args) == ["make_cam", "eval_cam", "cam_to_ir_label"]
+    args.first, args.last, args.with_irn = "cam_to_ir_label", "eval_sem_seg", False
+    assert run_sample.choose_stages(args) == ["cam_to_ir_label", "make_sem_seg_labels", "eval_sem_seg"]
+    args.first, args.last = "make_cam", "train_sfc"
+    with pytest.raises(InputError, match="comes after"):
+        run_sample.choose_stages(args)
+    args.first = args.last = None
+    args.stages = "eval_sem_seg,eval_cam"
+    assert run_sample.choose_stages(args) == ["eval_cam", "eval_sem_seg"]
+    args.stages = "eval_cam,bake"
+    with pytest.raises(InputError, match="no stage 'bake'"):
+        run_sample.choose_stages(args)
+
+
+def test_scores_are_the_same_to_the_last_digit(copy, command):
+    before = scores_of(copy)
+    assert command("eval_cam", "--work_dir", copy, "--overwrite", "--num_workers", "2") == 0
+    assert scores_of(copy) == before
+
+
+def test_pseudo_masks_without_irn(copy, command, mini):
+    """On request, and by default on COCO: the label-CRF alone, the same labels that the column CRF scores."""
+    assert command("run_sample", "--work_dir", copy, "--no-with_irn", "--overwrite") == 0
+    metrics = json.loads((copy / "metrics.json").read_text())
+    assert metrics["eval_sem_seg"]["scores"]["pseudo mask"] == metrics["eval_cam"]["scores"]["final_cam CRF"]
+
+
+def test_released_names_can_be_used_for_cams(copy, command, tmp_path):
+    from tools.check_parity import sfc_authors_name
+    state = torch.load(copy / "sfc.pth", weights_only=True)["model"]
+    torch.save({sfc_authors_name(k): v for k, v in state.items()}, tmp_path / "best.pth")
+    assert command("make_cam", "--work_dir", tmp_path / "theirs", "--checkpoint", tmp_path / "best.pth") == 0
+    ours, theirs = files_of(copy), files_of(tmp_path / "theirs")
+    assert {k: v for k, v in ours.items() if k.startswith("cam")} == theirs
+
+
+def test_config_holds_every_flag(finished):
+    settings = WorkDir(finished).config()["train_sfc"]["settings"]
+    assert settings["crop_size"] == 64 and settings["flip"] is True and settings["images"].startswith("24 ids")

@@ -1,0 +1,161 @@
+"""Charts of a report: SVG that stands in the page itself, so that its text follows the page's light or dark colours."""
+
+import io
+import re
+
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+# Matplotlib knows no CSS variables; these colours stand for them until the SVG is written.
+INK, FAINT = "#010203", "#010204"
+CSS_COLOURS = {INK: "currentColor", FAINT: "var(--line)"}
+
+# Colours of the maps, and of curves and runs; each reads on white and on near-black.
+COLOURS = ("#d9822b", "#3d8bd4", "#a463c9", "#c9546b", "#2a9d6f", "#8a8f98", "#b59a1e", "#1aa3a8")
+
+STYLE = {
+    "svg.fonttype": "none",             # text stays text: small, sharp, and in the page's font
+    "svg.hashsalt": "report",           # the same numbers give the same file
+    "text.parse_math": False,           # a class may be called "$"
+    "font.size": 8.5, "axes.titlesize": 9, "axes.titlelocation": "left", "axes.titlepad": 8,
+    "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.titlecolor": INK,
+    "axes.edgecolor": FAINT, "grid.color": FAINT, "axes.grid": True, "axes.axisbelow": True, "grid.linewidth": 0.6,
+    "axes.spines.top": False, "axes.spines.right": False, "xtick.major.size": 0, "ytick.major.size": 0,
+    "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none",
+}
+WIDTH = 4.9                             # inches: 8.5 points stay readable on a screen of 400 pixels
+ROW = 0.27                              # height of a class in inches
+RATIO_LIMITS = (1 / 16, 16)             # area ratios beyond are drawn at the border
+
+
+def iou_chart(classes: list[str], counts: dict[str, int], bars: dict[str, float], dots: dict[str, dict[str, float]],
+              colours: dict[str, str]) -> Markup:
+    """Training images and IoU of each class, from the top in the order of `classes`.
+
+    counts   class -> n_c; {} leaves the panel out
+    bars     class -> IoU in per cent (or None) of the last result
+    dots     map -> class -> IoU of the results before
+    colours  map -> colour
+    """
+    with rc_context(STYLE):
+        figure = _figure(len(classes))
+        axes = figure.subplots(1, 2, sharey=True, width_ratios=(1, 2.6)) if counts else (None, figure.subplots())
+        rows = np.arange(len(classes))
+        if counts:
+            known = [counts.get(name, 0) for name in classes]
+            axes[0].barh(rows, known, color=COLOURS[5], height=0.62)
+            axes[0].set_title("training images")
+            axes[0].grid(axis="y", visible=False)
+            for row, count in enumerate(known):
+                if classes[row] in counts:
+                    axes[0].annotate(f"{count}", (count, row), (3, 0), textcoords="offset points", va="center")
+            axes[0].set_xlim(0, 1.35 * max(known))
+            axes[0].set_xticks([])
+        axes[1].barh(rows, [bars.get(name) or 0 for name in classes], color=colours["bar"], alpha=0.45, height=0.62)
+        _dots(axes[1], classes, dots, colours)
+        axes[1].set_title("IoU in per cent")
+        axes[1].set_xlim(0, 100)
+        _name_rows(axes[0] or axes[1], classes)
+        return _svg(figure, "IoU of each class, the most frequent class first")
+
+
+def area_chart(classes: list[str], ratios: dict[str, dict[str, float]], colours: dict[str, str]) -> Markup:
+    """Predicted area / true area of each class, on a logarithmic axis around 1. ratios: map -> class -> ratio or None."""
+    low, high = RATIO_LIMITS
+    clipped = {label: {name: None if value is None else min(max(value, low), high) for name, value in values.items()}
+               for label, values in ratios.items()}
+    with rc_context(STYLE):
+        figure = _figure(len(classes))
+        axes = figure.subplots()
+        axes.set_xscale("log", base=2)
+        for row, name in enumerate(classes):
+            found = [values[name] for values in clipped.values() if values.get(name) is not None]
+            if found:
+                axes.plot([min(found), max(found)], [row, row], color=FAINT, linewidth=3, solid_capstyle="round", zorder=1)
+        _dots(axes, classes, clipped, colours)
+        shown = [value for values in clipped.values() for value in values.values() if value is not None]
+        reach = max([1.6] + [max(value, 1 / value) for value in shown]) * 1.12
+        axes.set_xlim(1 / reach, reach)
+        axes.axvline(1, color=INK, linewidth=1)
+        powers = [2.0 ** power for power in range(-4, 5)] if reach > 2.5 else [0.5, 0.67, 0.8, 1, 1.25, 1.5, 2]
+        axes.xaxis.set_major_locator(FixedLocator([power for power in powers if 1 / reach <= power <= reach]))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}×"))
+        axes.set_title("← under-activated", loc="left")
+        axes.set_title("over-activated →", loc="right")
+        _name_rows(axes, classes)
+        return _svg(figure, "Predicted area divided by true area of each class, the most frequent class first")
+
+
+def training_chart(stage: str, curves: dict[str, tuple[list[int], list[float]]]) -> Markup:
+    """Losses over the steps, logarithmic, and the learning rate below. curves: name -> (steps, values); "lr" the rate."""
+    losses = {name: points for name, points in curves.items() if name != "lr"}
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
+        for colour, (name, points) in zip(COLOURS * len(losses), losses.items()):
+            top.plot(*points, color=colour, linewidth=1.4, label=name)
+        if all(value > 0 for _, values in losses.values() for value in values):
+            top.set_yscale("log")
+        top.set_title(f"{stage}: losses")
+        figure.legend(loc="outside lower center", ncols=max(len(losses), 1), frameon=False, handlelength=1.2, columnspacing=1.2)
+        if "lr" in curves:
+            bottom.plot(*curves["lr"], color=INK, linewidth=1.2)
+            bottom.set_ylim(bottom=0)
+        bottom.set_title("learning rate")
+        bottom.set_xlabel("step")
+        return _svg(figure, f"Losses and learning rate of {stage}")
+
+
+def difference_chart(classes: list[str], differences: dict[str, dict[str, float]]) -> Markup:
+    """Difference in IoU of each class. differences: run -> class -> points of per cent, or None."""
+    thickness = 0.8 / max(len(differences), 1)
+    with rc_context(STYLE):
+        figure = _figure(len(classes), row=max(ROW, 0.13 * len(differences) + 0.08))
+        axes = figure.subplots()
+        for position, values in enumerate(differences.values()):
+            rows = np.arange(len(classes)) - 0.4 + thickness * (position + 0.5)
+            axes.barh(rows, [values.get(name) or 0 for name in classes], height=0.9 * thickness,
+                      color=COLOURS[(position + 1) % len(COLOURS)])
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.margins(x=0.08)
+        axes.set_title("← worse", loc="left")
+        axes.set_title("better →", loc="right")
+        _name_rows(axes, classes)
+        return _svg(figure, "Difference in IoU of each class, the most frequent class first")
+
+
+def _figure(rows: int, row: float = ROW) -> Figure:
+    return Figure(figsize=(WIDTH, 0.55 + row * rows), layout="constrained")
+
+
+def _name_rows(axes, classes: list[str]) -> None:
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_ylim(len(classes) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
+
+
+def _dots(axes, classes: list[str], values: dict[str, dict[str, float]], colours: dict[str, str]) -> None:
+    for label, of_class in values.items():
+        points = [(of_class[name], row) for row, name in enumerate(classes) if of_class.get(name) is not None]
+        if points:
+            axes.scatter(*zip(*points), s=22, color=colours[label], zorder=3, clip_on=False)
+
+
+def _svg(figure: Figure, description: str) -> Markup:
+    """The figure as an <svg> element that fills its column, without the names and addresses of an SVG file."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Format": None, "Type": None, "Creator": None, "Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg"):]
+    view_box = re.search(r'viewBox="[^"]*"', text)[0]
+    opening = f'<svg {view_box} role="img" aria-label="{escape(description)}">'
+    text = opening + text[text.index(">") + 1:]
+    # Ids of groups repeat from chart to chart, and a style sheet would hold for the whole page.
+    text = re.sub(r'<g id="[^"]*"', "<g", re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL))
+    for stand_in, colour in CSS_COLOURS.items():
+        text = text.replace(stand_in, colour)
+    return Markup(text)

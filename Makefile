@@ -1,6 +1,8 @@
 # make sample   the whole chain on the bundled data set, on the CPU
 # make test     all tests
 PYTHON ?= python3
+# Idle threads of a CPU run sleep instead of spinning: loader processes need the cores.
+export OMP_WAIT_POLICY = passive
 
 .PHONY: sample test clean
 
@@ -9,8 +11,8 @@ PYTHON ?= python3
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/installed-pytest: .venv/installed
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check pytest
+.venv/installed-pytest: .venv/installed requirements-optional.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check pytest -r requirements-optional.txt
 	touch $@
 
 sample: .venv/installed

@@ -42,10 +42,10 @@ def run(args, work_dir, data_set, ids) -> dict:
     folder.mkdir(exist_ok=True)
 
     # The batches depend on the whole list alone, so that a continued run computes what an uninterrupted one does.
-    batches = [batch for batch in same_size_batches(ids, data_set.image_path, args.cam_batch_size)
-               if not all((folder / f"{ids[i]}.npz").exists() for i in batch)]
+    missing = {index for index, name in enumerate(ids) if not (folder / f"{name}.npz").exists()}
+    batches = (batch for batch in same_size_batches(ids, data_set.image_path, args.cam_batch_size) if missing & set(batch))
     loader = image_loader(ScaledImages(ids, data_set.image_path, args.scales), batches, args.num_workers)
-    bar = tqdm(total=sum(map(len, batches)), desc=NAME, unit="image", mininterval=1.0)
+    bar = tqdm(total=len(missing), desc=NAME, unit="image", mininterval=1.0)
     with torch.no_grad(), ThreadPoolExecutor(2) as writers, bar:
         pending = []
         for indices, scaled, size in loader:
@@ -57,7 +57,7 @@ def run(args, work_dir, data_set, ids) -> dict:
                     partial(write_record, folder / f"{ids[index]}.npz", record, data_set.num_classes)))
             while len(pending) > 4 * args.cam_batch_size:
                 pending.pop(0).result()
-            bar.update(len(indices))
+            bar.update(len(missing & set(indices)))
         for job in pending:
             job.result()
     kilobytes = sum((folder / f"{name}.npz").stat().st_size for name in ids) / len(ids) / 1024

@@ -4,7 +4,7 @@ Every random choice of a sample is a function of (seed, epoch, index), so neithe
 processes nor an interruption changes it.
 """
 
-from typing import Callable, Iterator
+from typing import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -142,12 +142,17 @@ class ScaledImages(Dataset):
         return batch, scaled, images[0].shape[:2]
 
 
-def same_size_batches(ids: list[str], image_path: Callable, batch_size: int) -> list[list[int]]:
-    """Positions of `ids` in batches of equal image size, at most `batch_size` each."""
-    by_size = {}
-    for index, name in enumerate(ids):
-        by_size.setdefault(image_size(image_path(name)), []).append(index)
-    return [group[i:i + batch_size] for group in by_size.values() for i in range(0, len(group), batch_size)]
+def same_size_batches(ids: list[str], image_path: Callable, batch_size: int, window: int = 256) -> Iterator[list[int]]:
+    """Positions of `ids` in batches of equal image size, at most `batch_size` each.
+
+    window  images whose sizes are read at a time, so that a long list starts at once
+    """
+    for start in range(0, len(ids), window):
+        by_size = {}
+        for index in range(start, min(start + window, len(ids))):
+            by_size.setdefault(image_size(image_path(ids[index])), []).append(index)
+        for group in by_size.values():
+            yield from (group[i:i + batch_size] for i in range(0, len(group), batch_size))
 
 
 def train_loader(dataset: Dataset, num_images: int, batch_size: int, total_steps: int, first_step: int, seed: int,
@@ -158,7 +163,7 @@ def train_loader(dataset: Dataset, num_images: int, batch_size: int, total_steps
                       persistent_workers=False)
 
 
-def image_loader(dataset: ScaledImages, batches: list[list[int]], num_workers: int) -> DataLoader:
+def image_loader(dataset: ScaledImages, batches: Iterable[list[int]], num_workers: int) -> DataLoader:
     """The given batches of `dataset`, in order."""
     return DataLoader(dataset, sampler=batches, batch_size=None, num_workers=num_workers,
                       pin_memory=torch.cuda.is_available())

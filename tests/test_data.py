@@ -131,6 +131,8 @@ def test_batches_of_equal_size(tmp_path):
         Image.new("RGB", size).save(tmp_path / f"{i}.jpg")
     batches = same_size_batches([str(i) for i in range(5)], lambda n: tmp_path / f"{n}.jpg", 2)
     assert sorted(map(tuple, batches)) == [(0, 2), (1, 4), (3,)]
+    windows = same_size_batches([str(i) for i in range(5)], lambda n: tmp_path / f"{n}.jpg", 2, window=3)
+    assert sorted(map(tuple, windows)) == [(0, 2), (1,), (3,), (4,)]
     index, scaled, size = ScaledImages([str(i) for i in range(5)], lambda n: tmp_path / f"{n}.jpg", (1.0, 0.5))[[0, 2]]
     assert [tuple(s.shape) for s in scaled] == [(2, 3, 8, 10), (2, 3, 4, 5)] and size == (8, 10)
 

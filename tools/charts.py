@@ -80,10 +80,10 @@ def area_chart(classes: list[str], ratios: dict[str, dict[str, float]], colours:
         reach = max([1.6] + [max(value, 1 / value) for value in shown]) * 1.12
         axes.set_xlim(1 / reach, reach)
         axes.axvline(1, color=INK, linewidth=1)
-        powers = [2.0 ** power for power in range(-4, 5)] if reach > 2.5 else [0.5, 0.67, 0.8, 1, 1.25, 1.5, 2]
+        powers = [2.0 ** power for power in range(-4, 5)] if reach > 2.5 else [0.5, 2 / 3, 0.8, 1, 1.25, 1.5, 2]
         axes.xaxis.set_major_locator(FixedLocator([power for power in powers if 1 / reach <= power <= reach]))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}×"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2f}".rstrip("0").rstrip(".") + "×"))
         axes.set_title("← under-activated", loc="left")
         axes.set_title("over-activated →", loc="right")
         _name_rows(axes, classes)

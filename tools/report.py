@@ -56,7 +56,10 @@ def write_report(path: str | Path) -> Path:
     """Write report.html into the work directory `path`; its path. Raises InputError for a directory without a run."""
     run = FinishedRun(path)
     groups, problem = picture_groups(run)
-    page = _render("report.html.j2", run=run, labels=LABELS, paper=PAPER, score_rows=rows(run.metrics, run.is_voc),
+    table = rows(run.metrics, run.is_voc)
+    main_scores = [row for name in LABELS for row in table if row[1] == name]
+    page = _render("report.html.j2", run=run, labels=LABELS, paper=PAPER, main_scores=main_scores,
+                   other_scores=[row for row in table if row not in main_scores],
                    map_colours=MAP_COLOURS, charts=class_charts(run),
                    curves=[charts.training_chart(stage, curves) for stage, curves in run.curves().items()],
                    facts=facts(run), stages=stage_rows(run), settings=setting_rows(run), class_rows=class_rows(run),
@@ -69,7 +72,8 @@ def facts(run: FinishedRun) -> dict[str, str]:
     machines = [run.config[stage].get("machine", {}) for stage in run.stages]
 
     def values(key: str) -> str:
-        return ", ".join(dict.fromkeys(str(machine[key]) for machine in machines if machine.get(key))) or "unknown"
+        found = (machine[key] for machine in machines if machine.get(key))
+        return ", ".join(dict.fromkeys(short_commit(v) if key == "commit" else str(v) for v in found)) or "unknown"
 
     splits = dict.fromkeys(entry["split"] for entry in run.metrics.values() if "split" in entry)
     return {"scored on": ", ".join(splits) or "nothing yet", "seed": str(run.settings.get("seed", "unknown")),
@@ -83,12 +87,13 @@ def stage_rows(run: FinishedRun) -> list[dict]:
     out = []
     for stage in run.stages:
         entry, metrics = run.config[stage], run.metrics.get(stage, {})
-        seconds = entry.get("machine", {}).get("seconds")
+        machine = entry.get("machine", {})
+        seconds = machine.get("seconds")
         speed = metrics.get("images_per_second")
         if speed is None and seconds and "images" in metrics:
             speed = metrics["images"] / seconds
         out.append({"stage": stage, "complete": entry.get("complete", False), "seconds": seconds, "speed": speed,
-                    **entry.get("machine", {})})
+                    "machine": machine})
     return out
 
 
@@ -265,9 +270,22 @@ def number(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def signed(value: float | None, digits: int = 1) -> str:
-    """A difference with its sign, or nothing."""
-    return "" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+def short_commit(commit: str | None) -> str:
+    """The first 12 characters of a commit, and whether files differed from it."""
+    return f"{commit[:12]}{'-dirty' * commit.endswith('-dirty')}" if commit else "–"
+
+
+def chip(colour: str, label: str) -> Markup:
+    """An entry of a legend."""
+    return Markup('<span class="chip"><i style="background:{}"></i><span>{}</span></span>').format(colour, label)
+
+
+def delta(value: float | None) -> Markup:
+    """A difference with its sign, green or red unless it is rounded to nothing."""
+    if value is None:
+        return Markup("")
+    kind = " up" if value >= 0.05 else " down" if value <= -0.05 else ""
+    return Markup('<span class="delta{}">{}</span>').format(kind, f"{value:+.1f}".replace("-", "−"))
 
 
 def _difference(value: float | None, base: float | None) -> float | None:
@@ -277,8 +295,8 @@ def _difference(value: float | None, base: float | None) -> float | None:
 def _render(template: str, **values) -> str:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                               lstrip_blocks=True, undefined=StrictUndefined)
-    environment.filters |= {"duration": duration, "number": number, "signed": signed}
-    environment.globals["difference"] = _difference
+    environment.filters |= {"duration": duration, "number": number}
+    environment.globals |= {"chip": chip, "delta": delta, "difference": _difference, "short_commit": short_commit}
     return environment.get_template(template).render(values)
 
 

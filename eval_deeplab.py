@@ -189,7 +189,7 @@ def write_test_archive(args) -> None:
     """Predict the test split into prediction_test/ID.png, then write and check --zip."""
     if args.split != "test" or not args.zip:
         raise InputError("--split test and --zip FILE belong together; give both, or none to score val")
-    work_dir, data_set = WorkDir(args.work_dir), options.open_data_set(args)
+    work_dir, data_set = options.open_work_dir(args), options.open_data_set(args)
     if data_set.name != "voc12":
         raise InputError("--split test: only PASCAL VOC has this server; give --voc12_root")
     ids, _ = data_set.split("test")
@@ -220,7 +220,7 @@ def write_final_mask(folder: Path, image_path: Callable, args, prediction: Predi
 
 def predict_folder(args) -> None:
     """Write prediction_images/mask/NAME.png and overlay/NAME.png of every image in --images; needs no data set."""
-    work_dir = WorkDir(args.work_dir)
+    work_dir = options.open_work_dir(args)
     paths = images_of(Path(args.images))
     trained = Trained(args, work_dir)
     folder = work_dir / "prediction_images"

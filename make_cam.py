@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import torch
-from tqdm import tqdm
 
 from data.cam_store import CamRecord, write_record
 from data.loader import ScaledImages, image_loader, same_size_batches
 from data.transforms import normalise
-from tools import network, options
+from tools import interrupt, network, options
 from tools.options import flag, number_list, positive_int
+from tools.progress import progress
 from tools.work_dir import log
 
 NAME = "make_cam"
@@ -45,7 +45,7 @@ def run(args, work_dir, data_set, ids) -> dict:
     missing = {index for index, name in enumerate(ids) if not (folder / f"{name}.npz").exists()}
     batches = (batch for batch in same_size_batches(ids, data_set.image_path, args.cam_batch_size) if missing & set(batch))
     loader = image_loader(ScaledImages(ids, data_set.image_path, args.scales), batches, args.num_workers)
-    bar = tqdm(total=len(missing), desc=NAME, unit="image", mininterval=1.0)
+    bar = progress(total=len(missing), desc=NAME, unit="image")
     with torch.no_grad(), ThreadPoolExecutor(2) as writers, bar:
         pending = []
         for indices, scaled, size in loader:
@@ -58,6 +58,7 @@ def run(args, work_dir, data_set, ids) -> dict:
             while len(pending) > 4 * args.cam_batch_size:
                 pending.pop(0).result()
             bar.update(len(missing & set(indices)))
+            interrupt.check()
         for job in pending:
             job.result()
     kilobytes = sum((folder / f"{name}.npz").stat().st_size for name in ids) / len(ids) / 1024

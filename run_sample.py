@@ -11,8 +11,9 @@ import importlib
 
 from data.sample import InputError
 from tools import options
+from tools.report import write_report
 from tools.scores_table import print_table
-from tools.work_dir import LAST_DEFAULT_STAGE, STAGES, WorkDir
+from tools.work_dir import LAST_DEFAULT_STAGE, RESULT, STAGES, WorkDir, log
 
 
 def main() -> None:
@@ -24,14 +25,26 @@ def main() -> None:
                                         f"default: all up to {LAST_DEFAULT_STAGE}")
     chain.add_argument("--from", dest="first", choices=STAGES, help="first stage to run")
     chain.add_argument("--to", dest="last", choices=STAGES, help="last stage to run")
+    options.flag(chain, "report", True, "write report.html into the work directory at the end")
     args = options.parse(parser)
 
     def run() -> None:
         for name in choose_stages(args):
             options.run_stage(modules[name], args)
-        print_table(WorkDir(args.work_dir), options.open_data_set(args))
+        print_table(WorkDir(args.work_dir, args.quiet), options.open_data_set(args))
+        if args.report:
+            make_report(args)
 
     options.exit_with_message(run)
+
+
+def make_report(args) -> None:
+    """Write report.html and print its path. An error says that the results themselves are safe."""
+    try:
+        log.log(RESULT, "report: %s", write_report(args.work_dir, args.num_workers))
+    except InputError as error:
+        raise InputError(f"the results are complete in {args.work_dir}, but report.html could not be made: {error}\n"
+                         f"mend that, then: python -m tools.report {args.work_dir}") from None
 
 
 def run_alone(name: str) -> None:

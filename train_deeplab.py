@@ -22,7 +22,7 @@ from tools.segmentation_network import SEG_NETS, Design, add_own_option
 from tools.work_dir import log
 
 NAME = "train_deeplab"
-OUTPUTS = ("deeplab.pth", "train_deeplab_checkpoint.pth", "tensorboard/train_deeplab")
+OUTPUTS = ("deeplab.pth",)
 select_ids = options.infer_ids
 
 # What the flags left at None mean: deeplab-pytorch's settings for VOC, and those of SEAM's second stage.
@@ -114,7 +114,6 @@ def run(args, work_dir, data_set, ids) -> dict:
                                args.seg_iterations, step_images, accumulate=args.seg_accumulate)
     result = engine.fit(training, work_dir, NAME)
     engine.save_model(work_dir / "deeplab.pth", model, **design._asdict(), class_names=list(data_set.class_names))
-    engine.drop_checkpoint(work_dir, NAME)
     return {"seg_net": args.seg_net} | result
 
 

@@ -4,7 +4,6 @@
 """
 
 import torch
-from tqdm import tqdm
 
 from data.loader import LabelledCrops, train_loader
 from data.sample import InputError
@@ -13,9 +12,10 @@ from net.backbone import build_backbone
 from net.irn import IRN, PathIndex, irn_loss
 from tools import engine, network, options
 from tools.options import flag, non_negative, positive_int
+from tools.progress import progress
 
 NAME = "train_irn"
-OUTPUTS = ("irn.pth", "train_irn_checkpoint.pth", "tensorboard/train_irn")
+OUTPUTS = ("irn.pth",)
 select_ids = options.infer_ids
 
 
@@ -73,11 +73,11 @@ def run(args, work_dir, data_set, ids) -> dict:
     def batches(first_step, steps=total_steps):
         return train_loader(dataset, len(ids), args.irn_batch_size, steps, first_step, args.seed, args.num_workers)
 
-    training = engine.Training(model, optimizer, scheduler, loss, batches, total_steps, args.irn_batch_size)
+    training = engine.Training(model, optimizer, scheduler, loss, batches, total_steps, args.irn_batch_size,
+                               epoch_steps=steps_per_epoch)
     result = engine.fit(training, work_dir, NAME)
-    set_mean_displacement(model, tqdm(batches(0, steps_per_epoch), desc="mean displacement", unit="step"), prepare, device)
+    set_mean_displacement(model, progress(batches(0, steps_per_epoch), desc="mean displacement", unit="step"), prepare, device)
     engine.save_model(work_dir / "irn.pth", model, backbone=args.backbone)
-    engine.drop_checkpoint(work_dir, NAME)
     return result
 
 

@@ -16,7 +16,7 @@ from tools.options import flag, non_negative, positive_int
 from tools.work_dir import log
 
 NAME = "train_sfc"
-OUTPUTS = ("sfc.pth", "train_sfc_checkpoint.pth", "tensorboard/train_sfc")
+OUTPUTS = ("sfc.pth",)
 select_ids = options.train_ids
 
 
@@ -93,11 +93,10 @@ def run(args, work_dir, data_set, ids) -> dict:
         model, optimizer, scheduler, loss,
         lambda first: train_loader(dataset, len(ids), args.batch_size, total_steps, first, args.seed, args.num_workers),
         total_steps, args.batch_size + args.ibr * args.ibr_images, args.clip_norm, {"bank": bank},
-        lambda writer, step: log_cams(writer, step, model, fixed, device, frozen))
+        lambda writer, step: log_cams(writer, step, model, fixed, device, frozen), epoch_steps=steps_per_epoch)
     result = engine.fit(training, work_dir, NAME)
     engine.save_model(work_dir / "sfc.pth", model, backbone=args.backbone, num_classes=data_set.num_classes,
                       class_names=list(data_set.class_names))
-    engine.drop_checkpoint(work_dir, NAME)
     return result | {"class_counts": counts.tolist(), "distribution_coefficient": dc.tolist()}
 
 

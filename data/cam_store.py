@@ -8,6 +8,7 @@ A record is an .npz without pickles:
 """
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,17 +59,27 @@ def read_record(path: str | Path, num_classes: int, size: tuple[int, int] | None
         found = int(arrays["num_classes"])
     except FileNotFoundError:
         raise InputError(f"{path}: CAM record is missing; run make_cam.py with this image in --infer_list") from None
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile,
+            zlib.error) as error:
         raise InputError(f"{path}: damaged CAM record ({error}); delete it and {again}") from None
     if found != num_classes:
         raise InputError(f"{path}: CAM record of {found} classes, but the data set has {num_classes}; {again}")
     if size is not None and record.size != tuple(size):
         raise InputError(f"{path}: CAM record of an image of {record.size[1]}x{record.size[0]} pixels, "
                          f"but the image has {size[1]}x{size[0]}; {again}")
-    if scales == 0 or any(cam.ndim != 3 or len(cam) != len(record.classes) + 1
-                          for cam in record.weight_maps + record.prototype_maps):
-        raise InputError(f"{path}: damaged CAM record (maps and classes disagree); delete it and {again}")
+    if not _is_sound(record, num_classes):
+        raise InputError(f"{path}: damaged CAM record (its classes and maps are not what make_cam.py writes); delete it "
+                         f"and {again}")
     return record
+
+
+def _is_sound(record: CamRecord, num_classes: int) -> bool:
+    """Whether there is a finite map of each kind, scale and class, and the classes are some of 1..num_classes."""
+    classes, maps = record.classes, record.weight_maps + record.prototype_maps
+    return (len(maps) > 0 and len(record.size) == 2 and classes.ndim == 1 and classes.dtype.kind == "i"
+            and np.isin(classes, np.arange(1, num_classes + 1)).all()
+            and all(cam.dtype == np.float16 and cam.ndim == 3 and len(cam) == len(classes) + 1 and cam.size > 0
+                    and np.isfinite(cam).all() for cam in maps))
 
 
 def fuse_scales(maps: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:

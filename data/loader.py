@@ -4,6 +4,9 @@ Every random choice of a sample is a function of (seed, epoch, index), so neithe
 processes nor an interruption changes it.
 """
 
+import ctypes
+import signal
+import sys
 from typing import Callable, Iterable, Iterator
 
 import numpy as np
@@ -155,15 +158,23 @@ def same_size_batches(ids: list[str], image_path: Callable, batch_size: int, win
             yield from (group[i:i + batch_size] for i in range(0, len(group), batch_size))
 
 
+def follow_parent(_worker: int = 0) -> None:
+    """In a worker process: leave the terminal's signals to the parent, and end when it does, even by SIGKILL."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)                                  # PR_SET_PDEATHSIG
+
+
 def train_loader(dataset: Dataset, num_images: int, batch_size: int, total_steps: int, first_step: int, seed: int,
                  num_workers: int) -> DataLoader:
     """Batches of `dataset` from `first_step` to `total_steps`, in the order that `seed` gives."""
     batches = EpochBatches(num_images, batch_size, total_steps, first_step, seed)
     return DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, pin_memory=torch.cuda.is_available(),
-                      persistent_workers=False)
+                      worker_init_fn=follow_parent)
 
 
 def image_loader(dataset: ScaledImages, batches: Iterable[list[int]], num_workers: int) -> DataLoader:
     """The given batches of `dataset`, in order."""
     return DataLoader(dataset, sampler=batches, batch_size=None, num_workers=num_workers,
-                      pin_memory=torch.cuda.is_available())
+                      pin_memory=torch.cuda.is_available(), worker_init_fn=follow_parent)

@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 # Matplotlib knows no CSS variables; these colours stand for them until the SVG is written.
 INK, FAINT = "#010203", "#010204"
@@ -22,11 +22,12 @@ STYLE = {
     "text.parse_math": False,           # a class may be called "$"
     "font.size": 8.5, "axes.titlesize": 9, "axes.titlelocation": "left", "axes.titlepad": 8,
     "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.titlecolor": INK,
-    "axes.edgecolor": FAINT, "grid.color": FAINT, "axes.grid": True, "axes.axisbelow": True, "grid.linewidth": 0.6,
+    "axes.grid": True, "axes.grid.axis": "x", "axes.axisbelow": True, "grid.color": FAINT, "grid.linewidth": 0.6,
+    "axes.edgecolor": FAINT,
     "axes.spines.top": False, "axes.spines.right": False, "xtick.major.size": 0, "ytick.major.size": 0,
     "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none",
 }
-WIDTH = 4.9                             # inches: 8.5 points stay readable on a screen of 400 pixels
+WIDTH = 4.5                             # inches: 8.5 points stay readable on a screen of 400 pixels
 ROW = 0.27                              # height of a class in inches
 RATIO_LIMITS = (1 / 16, 16)             # area ratios beyond are drawn at the border
 
@@ -48,7 +49,6 @@ def iou_chart(classes: list[str], counts: dict[str, int], bars: dict[str, float]
             known = [counts.get(name, 0) for name in classes]
             axes[0].barh(rows, known, color=COLOURS[5], height=0.62)
             axes[0].set_title("training images")
-            axes[0].grid(axis="y", visible=False)
             for row, count in enumerate(known):
                 if classes[row] in counts:
                     axes[0].annotate(f"{count}", (count, row), (3, 0), textcoords="offset points", va="center")
@@ -63,7 +63,7 @@ def iou_chart(classes: list[str], counts: dict[str, int], bars: dict[str, float]
 
 
 def area_chart(classes: list[str], ratios: dict[str, dict[str, float]], colours: dict[str, str]) -> Markup:
-    """Predicted area / true area of each class, on a logarithmic axis around 1. ratios: map -> class -> ratio or None."""
+    """Predicted area / true area of each class, logarithmic around 1. ratios: map -> class -> ratio, or None."""
     low, high = RATIO_LIMITS
     clipped = {label: {name: None if value is None else min(max(value, low), high) for name, value in values.items()}
                for label, values in ratios.items()}
@@ -74,7 +74,7 @@ def area_chart(classes: list[str], ratios: dict[str, dict[str, float]], colours:
         for row, name in enumerate(classes):
             found = [values[name] for values in clipped.values() if values.get(name) is not None]
             if found:
-                axes.plot([min(found), max(found)], [row, row], color=FAINT, linewidth=3, solid_capstyle="round", zorder=1)
+                axes.plot([min(found), max(found)], [row, row], color=FAINT, linewidth=3, zorder=1)
         _dots(axes, classes, clipped, colours)
         shown = [value for values in clipped.values() for value in values.values() if value is not None]
         reach = max([1.6] + [max(value, 1 / value) for value in shown]) * 1.12
@@ -91,17 +91,22 @@ def area_chart(classes: list[str], ratios: dict[str, dict[str, float]], colours:
 
 
 def training_chart(stage: str, curves: dict[str, tuple[list[int], list[float]]]) -> Markup:
-    """Losses over the steps, logarithmic, and the learning rate below. curves: name -> (steps, values); "lr" the rate."""
+    """Losses over the steps, and the learning rate below. curves: loss, or "lr" -> (steps, values)."""
     losses = {name: points for name, points in curves.items() if name != "lr"}
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
+        for axes in (top, bottom):
+            axes.grid(axis="y")
         for colour, (name, points) in zip(COLOURS * len(losses), losses.items()):
             top.plot(*points, color=colour, linewidth=1.4, label=name)
         if all(value > 0 for _, values in losses.values() for value in values):
             top.set_yscale("log")
+            top.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            top.yaxis.set_minor_formatter(NullFormatter())
         top.set_title(f"{stage}: losses")
-        figure.legend(loc="outside lower center", ncols=max(len(losses), 1), frameon=False, handlelength=1.2, columnspacing=1.2)
+        figure.legend(loc="outside lower center", ncols=max(len(losses), 1), frameon=False, handlelength=1.2,
+                      columnspacing=1.2)
         if "lr" in curves:
             bottom.plot(*curves["lr"], color=INK, linewidth=1.2)
             bottom.set_ylim(bottom=0)
@@ -135,7 +140,6 @@ def _figure(rows: int, row: float = ROW) -> Figure:
 def _name_rows(axes, classes: list[str]) -> None:
     axes.set_yticks(range(len(classes)), classes)
     axes.set_ylim(len(classes) - 0.4, -0.6)
-    axes.grid(axis="y", visible=False)
 
 
 def _dots(axes, classes: list[str], values: dict[str, dict[str, float]], colours: dict[str, str]) -> None:

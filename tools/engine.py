@@ -8,9 +8,10 @@ from typing import Callable, NamedTuple
 import torch
 import torch.nn as nn
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from data.sample import InputError, write_atomically
+from tools import interrupt
+from tools.progress import progress
 from tools.weights import load_file
 from tools.work_dir import WorkDir, log
 
@@ -40,7 +41,8 @@ class Training(NamedTuple):
     batch_size   images of a step
     accumulate   batches that the images of a step are cut into; their gradients are averaged
     memory       further objects with state_dict / load_state_dict that a resumed run needs (image bank)
-    on_log       (writer, step): called at every look at the losses, for pictures
+    on_log       (writer, step): called now and then, for pictures
+    epoch_steps  steps of an epoch; a checkpoint is saved at its end
     """
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -53,51 +55,66 @@ class Training(NamedTuple):
     memory: dict = {}
     on_log: Callable | None = None
     accumulate: int = 1
+    epoch_steps: int = 0
 
 
 def fit(training: Training, work_dir: WorkDir, name: str, save_minutes: float = 10.0) -> dict:
     """Train to `training.total_steps`, from the last checkpoint of an interrupted run if there is one.
 
+    Checkpoints are saved every `save_minutes`, at the end of an epoch, at a signal and at the end.
     name  checkpoint `name`_checkpoint.pth and TensorBoard folder of the run
-    Returns {"losses": last logged values, "images_per_second": ...}.
-    Raises InputError on a non-finite loss, naming the step and the last good checkpoint.
+    Returns {"losses": last logged values, "steps": ..., "images_per_second": ...}.
+    Raises InputError on a non-finite loss, naming the step and the last good checkpoint; Interrupted after a signal.
     """
     path = work_dir / f"{name}_checkpoint.pth"
-    step = first_step = _resume(training, path)
+    step, logged, unseen = _resume(training, path)          # unseen: losses since the last look, still on the device
+    first_step = step
     writer = SummaryWriter(str(work_dir / "tensorboard" / name), purge_step=first_step)
-    bar = tqdm(total=training.total_steps, initial=first_step, desc=name, unit="step", mininterval=1.0)
     start = last_save = time.monotonic()
-    unseen, logged = [], {}                         # losses still on the device; their last means
-    for batch in training.loader(first_step):
-        training.optimizer.zero_grad(set_to_none=True)
-        losses = _backward(training, batch, step)
-        parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, training.clip_norm)
-        training.optimizer.step()
-        training.scheduler.step()
-        step += 1
-        unseen.append(torch.stack(list(losses.values())))
-        if step % LOG_EVERY == 0 or step == training.total_steps:
-            logged = _look(unseen, tuple(losses), step, path)
-            unseen = []
+    with progress(total=training.total_steps, initial=first_step, desc=name, unit="step") as bar:
+        for batch in training.loader(first_step):
+            losses = _step(training, batch, step)
+            step += 1
+            unseen.append(torch.stack(list(losses.values())))
+            end_of_epoch = step == training.total_steps or training.epoch_steps and step % training.epoch_steps == 0
+            look, stop = step % LOG_EVERY == 0 or end_of_epoch, interrupt.requested()
+            if not (look or stop):
+                continue
+            means = _look(unseen, tuple(losses), step, path)
+            if look:
+                logged, unseen = means, []
             rate = (step - first_step) * training.batch_size / (time.monotonic() - start)
+            bar.set_postfix_str(f"{rate:.1f} images/s  " + "  ".join(f"{k} {v:.4f}" for k, v in logged.items()), False)
             bar.update(step - bar.n)
-            bar.set_postfix_str(f"{rate:.1f} images/s  " + "  ".join(f"{k} {v:.4f}" for k, v in logged.items()))
-            for key, value in logged.items():
-                writer.add_scalar(f"{name}/{key}", value, step)
-            writer.add_scalar(f"{name}/lr", training.scheduler.get_last_lr()[0], step)
+            _log_scalars(writer, name, logged | {"lr": training.scheduler.get_last_lr()[0]}, step)
             if training.on_log and (step % (10 * LOG_EVERY) == 0 or step == training.total_steps):
                 training.on_log(writer, step)
-            if time.monotonic() - last_save > 60 * save_minutes:
-                _save(training, path, step)
+            if end_of_epoch or stop or time.monotonic() - last_save > 60 * save_minutes:
+                _save(training, path, step, logged, unseen)
                 last_save = time.monotonic()
-    bar.close()
+            interrupt.check()
     writer.close()
     seconds = time.monotonic() - start
-    rate = (step - first_step) * training.batch_size / seconds if step > first_step else math.nan
+    rate = (step - first_step) * training.batch_size / seconds
     log.info("%s: %d steps of %d images, %.1f images/s, losses %s", name, step, training.batch_size, rate,
              {key: round(value, 4) for key, value in logged.items()})
-    return {"losses": logged, "images_per_second": round(rate, 2), "steps": step}
+    return {"losses": logged, "steps": step, "images_per_second": round(rate, 2)}
+
+
+def _step(training: Training, batch, step: int) -> dict[str, torch.Tensor]:
+    """One optimiser step; its losses, detached."""
+    training.optimizer.zero_grad(set_to_none=True)
+    losses = _backward(training, batch, step)
+    parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
+    nn.utils.clip_grad_norm_(parameters, training.clip_norm)
+    training.optimizer.step()
+    training.scheduler.step()
+    return losses
+
+
+def _log_scalars(writer: SummaryWriter, name: str, values: dict[str, float], step: int) -> None:
+    for key, value in values.items():
+        writer.add_scalar(f"{name}/{key}", value, step)
 
 
 def _backward(training: Training, batch, step: int) -> dict[str, torch.Tensor]:
@@ -110,11 +127,6 @@ def _backward(training: Training, batch, step: int) -> dict[str, torch.Tensor]:
         (losses["total"] / count).backward()
         seen.append({name: value.detach() for name, value in losses.items()})
     return {name: sum(losses[name] for losses in seen) / count for name in seen[0]}
-
-
-def drop_checkpoint(work_dir: WorkDir, name: str) -> None:
-    """Remove the checkpoint of a finished training."""
-    (work_dir / f"{name}_checkpoint.pth").unlink(missing_ok=True)
 
 
 def save_model(path: Path, model: nn.Module, **facts) -> None:
@@ -134,18 +146,18 @@ def _look(unseen: list[torch.Tensor], names: tuple[str, ...], step: int, path: P
     return dict(zip(names, values.double().mean(0).tolist()))
 
 
-def _save(training: Training, path: Path, step: int) -> None:
-    state = {"step": step, "model": training.model.state_dict(), "optimizer": training.optimizer.state_dict(),
+def _save(training: Training, path: Path, step: int, logged: dict[str, float], unseen: list[torch.Tensor]) -> None:
+    state = {"step": step, "losses": logged, "unseen": unseen, "model": training.model.state_dict(), "optimizer": training.optimizer.state_dict(),
              "scheduler": training.scheduler.state_dict(),
              "memory": {key: value.state_dict() for key, value in training.memory.items()}}
     state["scheduler"].pop("lr_lambdas", None)
     write_atomically(path, lambda file: torch.save(state, file))
 
 
-def _resume(training: Training, path: Path) -> int:
-    """Load `path` if it is there; the step to go on from."""
+def _resume(training: Training, path: Path) -> tuple[int, dict[str, float], list[torch.Tensor]]:
+    """Load `path` if it is there; the step to go on from, the losses logged last and those not yet logged."""
     if not path.exists():
-        return 0
+        return 0, {}, []
     state = load_file(path)
     try:
         training.model.load_state_dict(state["model"])
@@ -156,4 +168,5 @@ def _resume(training: Training, path: Path) -> int:
     except (KeyError, RuntimeError, ValueError) as error:
         raise InputError(f"{path}: checkpoint of another training ({error}); delete it to start anew") from None
     log.info("continued from %s at step %d", path, state["step"])
-    return state["step"]
+    device = next(training.model.parameters()).device
+    return state["step"], state["losses"], [values.to(device) for values in state["unseen"]]

@@ -41,7 +41,8 @@ class FinishedRun:
         self.data_set, self.data_set_problem = self._open_data_set()
         self.class_names, ordered = self._class_names()
         counts = self.metrics.get("train_sfc", {}).get("class_counts", [])
-        self.class_counts = dict(zip(self.class_names, counts)) if ordered and len(counts) == len(self.class_names) else {}
+        fits = ordered and len(counts) == len(self.class_names)
+        self.class_counts = dict(zip(self.class_names, counts)) if fits else {}
 
     @property
     def name(self) -> str:
@@ -49,7 +50,7 @@ class FinishedRun:
 
     @property
     def args(self) -> Namespace:
-        """The settings as functions below the stages take them; flags that the run did not have are at their defaults."""
+        """The settings as `args` of a stage; flags that the run did not have are at their defaults."""
         groups = (options.DATA, options.BACKBONE, options.IRN_CROP)
         return options.build_parser(groups, "").parse_args([], Namespace(**self.settings))
 

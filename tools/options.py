@@ -5,6 +5,7 @@ depends on is then exactly the values of its groups, without those that only say
 """
 
 import argparse
+import errno
 import sys
 import time
 import zlib
@@ -16,11 +17,12 @@ import torch
 from coco14.coco import Coco14
 from data.sample import InputError, read_list
 from net.backbone import BACKBONES
+from tools import interrupt, progress
 from tools.work_dir import WorkDir, log
 from voc12.voc import Voc12
 
 # Options that change where or how fast, never what.
-NOT_SETTINGS = {"work_dir", "preset", "num_workers", "device", "overwrite", "train_list", "infer_list", "eval_list",
+NOT_SETTINGS = {"work_dir", "preset", "num_workers", "device", "overwrite", "quiet", "train_list", "infer_list", "eval_list",
                 "seg_eval_list"}
 
 # What differs from `released`. Sources: paper equations, see docs/FIDELITY.md.
@@ -90,6 +92,7 @@ def _run_options(group) -> None:
     group.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
     flag(group, "overwrite", False, "replace what the work directory holds of another configuration; a stage script "
                                     "of its own then also redoes what is complete")
+    flag(group, "quiet", False, "print errors and the table of scores only; log.txt has everything")
 
 
 def default_workers() -> int:
@@ -274,12 +277,32 @@ def seed_everything(seed: int) -> None:
 
 
 def exit_with_message(action: Callable) -> None:
+    """Call `action`; turn unusable input, a full disk and signals into a message and an exit status."""
+    interrupt.watch()
     try:
         action()
     except InputError as error:
         # A loader process hands its traceback on as text; the message is behind the last class name.
-        print(f"error: {str(error).rsplit('InputError: ')[-1].strip()}", file=sys.stderr)
-        sys.exit(2)
+        stop(2, str(error).rsplit("InputError: ")[-1].strip())
+    except interrupt.Interrupted as signal:
+        stop(signal.exit_status, f"stopped by {signal}, everything done so far is kept; to go on:\n  "
+                                 f"{interrupt.command_to_go_on()}", "")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+            raise
+        stop(2, f"{error.filename or 'work directory'}: {error.strerror}; make room or choose another --work_dir, then the "
+                "same command goes on where this one stopped")
+
+
+def stop(status: int, message: str, label: str = "error: ") -> None:
+    print(f"{label}{message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def open_work_dir(args) -> WorkDir:
+    """The work directory the flags name; from here on --quiet holds."""
+    progress.quiet = args.quiet
+    return WorkDir(args.work_dir, args.quiet)
 
 
 def run_stage(stage, args: argparse.Namespace, force: bool = False) -> dict:
@@ -288,7 +311,7 @@ def run_stage(stage, args: argparse.Namespace, force: bool = False) -> dict:
     force  redo it even if it is complete
     """
     name = stage.NAME
-    work_dir = WorkDir(args.work_dir)
+    work_dir = open_work_dir(args)
     data_set = open_data_set(args)
     ids = stage.select_ids(data_set, args)
     check_images(data_set, ids)

@@ -7,7 +7,10 @@ from typing import Callable, Iterable, Iterator
 
 import cv2
 import torch
-from tqdm import tqdm
+
+from data.loader import follow_parent
+from tools import interrupt
+from tools.progress import progress
 
 
 def map_images(function: Callable, jobs: Iterable, workers: int, description: str, total: int | None = None,
@@ -20,10 +23,11 @@ def map_images(function: Callable, jobs: Iterable, workers: int, description: st
     """
     if total is None:
         total = sum(map(images_of, jobs))
-    with tqdm(total=total, desc=description, unit="image", mininterval=1.0) as bar:
+    with progress(total=total, desc=description, unit="image") as bar:
         for job, result in _results(function, jobs, workers):
             yield result
             bar.update(images_of(job))
+            interrupt.check()
 
 
 def _results(function: Callable, jobs: Iterable, workers: int) -> Iterator:
@@ -48,5 +52,6 @@ def _results(function: Callable, jobs: Iterable, workers: int) -> Iterator:
 
 
 def _one_thread() -> None:
+    follow_parent()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

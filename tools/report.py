@@ -1,12 +1,13 @@
 """Reports: what came out of a run, and runs side by side, each as one HTML file that opens without a network.
 
-    python -m tools.report runs/sfc                               # writes runs/sfc/report.html
-    python -m tools.report runs/sfc runs/no_ibr --out a.html      # compares the second run, and further ones, with the first
+    python -m tools.report runs/sfc                            # writes runs/sfc/report.html
+    python -m tools.report runs/sfc runs/no_ibr --out a.html   # compares further runs with the first
 """
 
 import argparse
 import base64
 import io
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -34,8 +35,7 @@ LABELS = {"weight_cam": Markup("M<sub>W</sub>"), "prototype_cam": Markup("M<sub>
           "pseudo mask": Markup("pseudo mask")}
 CHARTED = ("weight_cam", "prototype_cam", "final_cam 1", "pseudo mask")
 MAP_COLOURS = dict(zip(CHARTED, ("#d9822b", "#3d8bd4", "#a463c9", "#2a9d6f")))
-PANEL_TITLES = {key: Markup(title.replace("$M_{final}$", "M<sub>final</sub>").replace("$M_", "M<sub>").replace("$", "</sub>")
-                            if "$" in title else title) for key, title in PANELS.items()}
+PANEL_TITLES = {key: Markup(re.sub(r"\$M_{?(\w+)}?\$", r"M<sub>\1</sub>", title)) for key, title in PANELS.items()}
 
 GROUP_SIZE = 6                      # images of each of the four groups
 HEAD_SHARE = 0.25                   # of the classes are "head", and as many "tail"
@@ -52,12 +52,13 @@ class ScoredImage(NamedTuple):
 
 # --- one run --------------------------------------------------------------------------------------------------
 
-def write_report(path: str | Path) -> Path:
+def write_report(path: str | Path, workers: int = options.default_workers()) -> Path:
     """Write report.html into the work directory `path`; its path. Raises InputError for a directory without a run."""
     run = FinishedRun(path)
-    groups, problem = picture_groups(run)
+    groups, problem = picture_groups(run, workers)
     table = rows(run.metrics, run.is_voc)
     main_scores = [row for name in LABELS for row in table if row[1] == name]
+    main_scores += [row for row in table if row[0] == "eval_deeplab"]
     page = _render("report.html.j2", run=run, labels=LABELS, paper=PAPER, main_scores=main_scores,
                    other_scores=[row for row in table if row not in main_scores],
                    map_colours=MAP_COLOURS, charts=class_charts(run),
@@ -116,7 +117,8 @@ def class_charts(run: FinishedRun) -> list[Markup]:
     colours = MAP_COLOURS | {"bar": MAP_COLOURS[maps[-1]]}
     iou = {name: run.scores[name]["class_iou"] for name in maps}
     areas = {name: run.scores[name]["class_area_ratio"] for name in maps}
-    return [charts.iou_chart(classes, run.class_counts, iou[maps[-1]], {name: iou[name] for name in maps[:-1]}, colours),
+    before = {name: iou[name] for name in maps[:-1]}
+    return [charts.iou_chart(classes, run.class_counts, iou[maps[-1]], before, colours),
             charts.area_chart(classes, areas, colours)]
 
 
@@ -124,30 +126,30 @@ def class_rows(run: FinishedRun) -> list[dict]:
     """The numbers behind the charts: n_c, DC_c, and IoU and area ratio of every map of LABELS."""
     coefficients = run.metrics.get("train_sfc", {}).get("distribution_coefficient", [])
     dc = dict(zip(run.class_names, coefficients)) if run.class_counts else {}
-    maps = [name for name in LABELS if name in run.scores]
+    scored = {label: run.scores[label] for label in LABELS if label in run.scores}
     return [{"name": name, "count": run.class_counts.get(name), "dc": dc.get(name),
-             "scores": {label: (run.scores[label]["class_iou"].get(name), run.scores[label]["class_area_ratio"].get(name))
-                        for label in maps}}
+             "scores": {label: (scores["class_iou"].get(name), scores["class_area_ratio"].get(name))
+                        for label, scores in scored.items()}}
             for name in run.classes_by_frequency() + [BACKGROUND]]
 
 
 # --- pictures -------------------------------------------------------------------------------------------------
 
-def picture_groups(run: FinishedRun) -> tuple[list[tuple[str, list]], str | None]:
+def picture_groups(run: FinishedRun, workers: int) -> tuple[list[tuple[str, list]], str | None]:
     """([(title, [(ScoredImage, {panel: data URI}), ...]), ...], why there are none or None)."""
     if not run.data_set:
         return [], run.data_set_problem
-    images = score_images(run)
+    images = score_images(run, workers)
     if not images:
         return [], "no pseudo mask of an image with ground truth yet (sem_seg/ID.png)"
-    groups = choose_images(images, run.classes_by_frequency() if run.class_counts else [])
+    groups = choose_images(images, [name for name in run.classes_by_frequency() if run.class_counts.get(name)])
     chosen = list(dict.fromkeys(image.name for _, members in groups for image in members))
     pictures = {name: {key: data_uri(picture) for key, picture in found.items()}
                 for name, found in stage_pictures(run, chosen)}
     return [(title, [(image, pictures[image.name]) for image in members]) for title, members in groups], None
 
 
-def score_images(run: FinishedRun) -> list[ScoredImage]:
+def score_images(run: FinishedRun, workers: int) -> list[ScoredImage]:
     """Images of the data set's train split with a pseudo mask and ground truth, or of any split if those have none."""
     masked = sorted(path.stem for path in (run.path / "sem_seg").glob("*.png"))
     masked = [name for name in masked if run.data_set.mask_path(name).exists()]
@@ -158,7 +160,7 @@ def score_images(run: FinishedRun) -> list[ScoredImage]:
     ids = [name for name in masked if name in scored] or masked
     chunks = [ids[i:i + CHUNK] for i in range(0, len(ids), CHUNK)]
     work = partial(_score_chunk, run.path / "sem_seg", run.data_set)
-    return [image for part in map_images(work, chunks, options.default_workers(), "report", images_of=len) for image in part]
+    return [image for part in map_images(work, chunks, workers, "report", images_of=len) for image in part]
 
 
 def _score_chunk(folder: Path, data_set, names: list[str]) -> list[ScoredImage]:
@@ -173,16 +175,20 @@ def _score_chunk(folder: Path, data_set, names: list[str]) -> list[ScoredImage]:
 
 
 def choose_images(images: list[ScoredImage], by_frequency: list[str]) -> list[tuple[str, list[ScoredImage]]]:
-    """Best, worst, and a spread from worst to best of the images with head and with tail classes.
+    """Best, worst, and a spread from best to worst of the images with head and with tail classes; no image twice.
 
-    by_frequency  foreground classes, the most frequent first; empty leaves head and tail out
+    by_frequency  foreground classes that occur, the most frequent first; empty leaves head and tail out
     """
     ranked = sorted((image for image in images if image.miou == image.miou), key=lambda image: image.miou)
     count = max(1, round(HEAD_SHARE * len(by_frequency)))
     head, tail = set(by_frequency[:count]), set(by_frequency[-count:])
-    groups = [("Best pseudo masks", ranked[::-1][:GROUP_SIZE]), ("Worst pseudo masks", ranked[:GROUP_SIZE])]
+    groups = [("Best pseudo masks", ranked[::-1][:GROUP_SIZE])]
+    worst = [image for image in ranked[:GROUP_SIZE] if image not in groups[0][1]]
+    groups += [("Worst pseudo masks", worst)] if worst else []
     for title, classes, others in (("Head classes", head, tail), ("Tail classes", tail, head)):
-        members = [image for image in ranked if classes & set(image.classes) and not others & set(image.classes)]
+        shown = {image.name for _, group in groups for image in group}
+        members = [image for image in ranked if image.name not in shown
+                   and classes & set(image.classes) and not others & set(image.classes)]
         if by_frequency and members:
             spread = np.linspace(len(members) - 1, 0, min(GROUP_SIZE, len(members))).round().astype(int)
             names = ", ".join(name for name in by_frequency if name in classes)
@@ -223,7 +229,8 @@ def write_comparison(paths: list[str | Path], out: str | Path = "comparison.html
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.path) for run in runs]
-    maps = [name for name in dict.fromkeys(name for run in runs for name in run.scores)]
+    scored = dict.fromkeys(name for run in runs for name in run.scores)
+    maps = [name for name in LABELS if name in scored] + [name for name in scored if name not in LABELS]
     classes = runs[0].classes_by_frequency() + [BACKGROUND]
     page = _render("comparison.html.j2", runs=dict(zip(names, runs)), labels=LABELS, colours=charts.COLOURS,
                    first=runs[0], maps=maps, classes=classes, counts=runs[0].class_counts,
@@ -307,7 +314,7 @@ def _write(path: Path, page: str) -> Path:
 
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description="Write RUN/report.html, or the comparison of several runs.")
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="work directory of a run; the first is what others differ from")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="work directory; others are compared with the first")
     parser.add_argument("--out", metavar="FILE", default="comparison.html", help="file of the comparison (%(default)s)")
     args = parser.parse_args(argv)
 

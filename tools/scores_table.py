@@ -1,6 +1,6 @@
 """The table at the end of a run: our scores beside the paper's."""
 
-from tools.work_dir import WorkDir, log
+from tools.work_dir import RESULT, STAGES, WorkDir, log
 
 # VOC 12 train, mIoU in per cent, tables 1 and 6 of the paper.
 PAPER = {"weight_cam": 64.2, "prototype_cam": 62.5, "final_cam 1": 64.7, "final_cam CRF": 69.4, "pseudo mask": 73.7}
@@ -11,7 +11,8 @@ PAPER_SEGMENTATION = {"deeplabv2_resnet101": 71.2, "deeplabv1_resnet38": 70.2}
 def rows(metrics: dict, is_voc: bool) -> list[tuple[str, ...]]:
     """(stage, map, mIoU, mean precision, mean recall, paper's mIoU, split) of every score in metrics.json."""
     table = []
-    for stage, entry in metrics.items():
+    for stage in STAGES:
+        entry = metrics.get(stage, {})
         for name, scores in entry.get("scores", {}).items():
             published = PAPER_SEGMENTATION.get(entry.get("seg_net"), PAPER.get(name)) if is_voc else None
             paper = f"{published:.1f}" if published else "-"
@@ -29,5 +30,8 @@ def print_table(work_dir: WorkDir, data_set) -> None:
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(width) if i in (0, 1, 6) else cell.rjust(width)
                        for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in table]
-    log.info("\n%s\n%s", lines[0], "\n".join(["-" * len(lines[0])] + lines[1:]))
-    log.info("\"+step\": with the release's background step. Details: %s", work_dir / "metrics.json")
+    log.log(RESULT, "\n%s\n%s", lines[0], "\n".join(["-" * len(lines[0])] + lines[1:]))
+    notes = ["+step: with the release's background step", "oracle: threshold chosen with pixel labels"]
+    if data_set.is_voc:
+        notes.append("paper: on VOC 12 train (1,464 images), predictions on val")
+    log.log(RESULT, "%s. Details: %s", "; ".join(notes), work_dir / "metrics.json")

@@ -89,7 +89,7 @@ def stage_pictures(run: FinishedRun, ids: list[str]) -> Iterator[tuple[str, dict
 
 
 def edge_predictor(run: FinishedRun) -> Callable[[np.ndarray], np.ndarray]:
-    """A function (H, W, 3) uint8 image -> the edge map of the run's IRN, (H, W, 3) uint8, white at the strongest edge."""
+    """A function from an image (H, W, 3) uint8 to its edge map by the run's IRN, (H, W, 3) uint8, edges white."""
     args = run.args
     device = network.prepare_device("cuda" if torch.cuda.is_available() else "cpu")
     model = network.load_irn(args, run.path / "irn.pth").to(device).eval()

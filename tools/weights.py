@@ -32,7 +32,8 @@ def tensors_of(content, path: str | Path) -> dict[str, torch.Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content or not all(torch.is_tensor(v) for v in content.values()):
-        raise InputError(f"{path}: no state dict of tensors in it")
+        raise InputError(f"{path}: no state dict of tensors in it; give a checkpoint of this project, the authors' or a "
+                         "torchvision state dict")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 

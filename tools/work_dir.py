@@ -4,11 +4,13 @@ config.json holds one entry a stage: its settings, the settings of the stages wh
 whether it is complete. So a stage knows whether what lies there is its own.
 """
 
+import fcntl
 import json
 import logging
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -33,34 +35,57 @@ STAGES = tuple(UPSTREAM)
 LAST_DEFAULT_STAGE = "eval_sem_seg"            # training a segmentation network takes a GPU: on request only
 
 log = logging.getLogger("sfc")
+RESULT = logging.WARNING                       # level of what --quiet still shows
+
+
+_locks = {}                                    # open lock files of this process, by path
 
 
 class WorkDir:
-    """runs/NAME. Raises InputError when it cannot be written or its config.json is damaged."""
+    """runs/NAME. Raises InputError when it cannot be written, is in use, or its config.json is damaged.
 
-    def __init__(self, path: str | Path):
+    quiet  keep the log off the screen
+    """
+
+    def __init__(self, path: str | Path, quiet: bool = False):
         self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".write_test.{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+            self._lock()
+            self._log_to(self.path / "log.txt", quiet)
         except OSError as error:
             raise InputError(f"{self.path}: work directory cannot be written ({error.strerror}); "
                              "choose another with --work_dir") from None
-        self._log_to(self.path / "log.txt")
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
+    def _lock(self) -> None:
+        """One process a work directory. The system frees the lock when the process ends, however it ends."""
+        path = (self.path / "lock").resolve()
+        if path in _locks and path.exists():
+            return
+        file = open(path, "a+", encoding="utf-8")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(f"{self.path}: in use by {file.read().strip() or 'another process'}; wait for it, stop it, "
+                             "or choose another --work_dir") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        _locks[path] = file
+
     @staticmethod
-    def _log_to(path: Path) -> None:
+    def _log_to(path: Path, quiet: bool) -> None:
         log.setLevel(logging.INFO)
         log.propagate = False
         for handler in list(log.handlers):
             log.removeHandler(handler)
             handler.close()
         screen = logging.StreamHandler(sys.stdout)
+        screen.setLevel(RESULT if quiet else logging.INFO)
         screen.setFormatter(logging.Formatter("%(message)s"))
         file = logging.FileHandler(path, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
@@ -70,11 +95,17 @@ class WorkDir:
     # --- JSON files ---------------------------------------------------------------------------------------
 
     def _write_json(self, name: str, content: dict) -> None:
-        text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+        text = json.dumps(content, indent=2) + "\n"
         write_atomically(self.path / name, lambda file: file.write(text.encode()))
 
     def config(self) -> dict:
-        return read_json(self.path / "config.json")
+        """config.json: {stage: its entry}. Raises InputError when it is damaged."""
+        config = read_json(self.path / "config.json")
+        for stage, entry in config.items():
+            if not isinstance(entry, dict) or not {"settings", "upstream", "complete", "machine"} <= entry.keys():
+                raise InputError(f"{self.path / 'config.json'}: damaged (entry {stage}); delete it, or choose another "
+                                 "--work_dir")
+        return config
 
     def metrics(self) -> dict:
         return read_json(self.path / "metrics.json")
@@ -89,7 +120,7 @@ class WorkDir:
         """Enter `stage` in config.json.
 
         settings   what its result depends on (flags)
-        outputs    its files and folders in the work directory
+        outputs    the files and folders of its result in the work directory
         overwrite  outputs of another configuration may be replaced
         force      outputs are replaced in any case
         Returns "new", "resume" (begun before with the same settings) or "complete".
@@ -97,31 +128,50 @@ class WorkDir:
         """
         config = self.config()
         upstream = {name: _identity(config[name]) for name in UPSTREAM[stage] if name in config}
-        entry = {"settings": settings, "upstream": upstream}
+        entry = {"settings": settings, "upstream": upstream, "complete": False, "machine": _machine()}
         found = config.get(stage)
-        if found is not None and (found["complete"] or any((self.path / name).exists() for name in outputs)):
+        there = [path for path in self._files(stage, outputs) if path.exists()]
+        if found is not None and not found.get("clearing") and (found["complete"] or there):
             differences = _differences(_identity(found), entry)
             if differences and not overwrite:
                 raise InputError(
                     f"{self.path}: holds {stage} of another configuration\n  " + "\n  ".join(differences) +
-                    "\nchoose another --work_dir, or --overwrite to replace it")
+                    "\nchoose another --work_dir, or --overwrite to replace it and what depends on it")
             if not differences and not force:
-                return "complete" if found["complete"] else "resume"
-        for name in outputs:
-            _remove(self.path / name)
+                whole = found["complete"] and (not outputs or any((self.path / name).exists() for name in outputs))
+                self._remove_torn_files(outputs)
+                return "complete" if whole else "resume"
+            if differences:
+                log.info("%s: done again, because of %s", stage, "; ".join(differences))
+        # Killed while old results are being removed, the stage must not take the rest of them for its own.
+        self._write_json("config.json", config | {stage: entry | {"clearing": True}})
+        for path in there:
+            _remove(path)
         metrics = self.metrics()
         if metrics.pop(stage, None) is not None:
             self._write_json("metrics.json", metrics)
-        self._write_json("config.json", config | {stage: entry | {"complete": False, "machine": _machine()}})
+        self._write_json("config.json", config | {stage: entry})
         return "new"
 
     def finish(self, stage: str, metrics: dict, seconds: float) -> None:
-        """Mark `stage` complete and store its scores."""
+        """Mark `stage` complete and store its scores; times, which differ from run to run, go to config.json."""
+        speed = {name: metrics.pop(name) for name in ("images_per_second",) if name in metrics}
         self.save_metrics(stage, metrics)
         config = self.config()
         config[stage]["complete"] = True
-        config[stage]["machine"] |= {"seconds": round(seconds, 1), "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
+        config[stage]["machine"] |= speed | {"seconds": round(seconds, 1), "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
         self._write_json("config.json", config)
+        (self.path / f"{stage}_checkpoint.pth").unlink(missing_ok=True)
+
+    def _files(self, stage: str, outputs: tuple[str, ...]) -> list[Path]:
+        """What a stage leaves: its outputs, and the checkpoint and curves of a training."""
+        return [self.path / name for name in (*outputs, f"{stage}_checkpoint.pth", f"tensorboard/{stage}")]
+
+    def _remove_torn_files(self, outputs: tuple[str, ...]) -> None:
+        """Temporary files that a killed process left."""
+        for folder in (self.path, *(self.path / name for name in outputs)):
+            for path in folder.glob(".*.tmp"):
+                path.unlink()
 
     def require(self, name: str, stage: str) -> Path:
         """Path of an input that `stage` makes; InputError that says so when it is missing."""

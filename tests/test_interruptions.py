@@ -1,0 +1,133 @@
+"""Killed at random moments and started again, the chain ends in the same bytes.
+
+    SFC_KILLS=200 python -m pytest tests/test_interruptions.py -s     # more kills than the default 20
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import run_sample
+from tests.conftest import TINY
+from tests.test_chain import files_of, finished    # noqa: F401  (fixture)
+
+KILLS = int(os.environ.get("SFC_KILLS", "20"))
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def start(mini, folder, *flags) -> int:
+    """The chain in a child process that shares what is imported here; its pid."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            out = os.open(folder.with_suffix(".out"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(out, 1)
+            os.dup2(out, 2)
+            sys.argv = ["run_sample.py", "--voc12_root", str(mini), "--work_dir", str(folder), *TINY, "--no-report", *flags]
+            run_sample.main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code
+        finally:
+            os._exit(status)
+    return pid
+
+
+def wait(pid, seconds) -> int | None:
+    """Exit status, or None if it is still running after `seconds`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    return None
+
+
+def stage_under_way(folder) -> str:
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) if path.exists() else {}
+    return next((name for name, entry in config.items() if not entry["complete"]), "between stages")
+
+
+def test_killed_at_random_moments(mini, finished, tmp_path):    # noqa: F811
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")                                         # shown when the test fails
+    rng, kills, where, runs = random.Random(seed), 0, {}, 0
+    while kills < KILLS:
+        folder, runs = tmp_path / f"run{runs}", runs + 1
+        status = None
+        while status is None:
+            pid = start(mini, folder)
+            status = wait(pid, rng.uniform(0.05, 1.2) if kills < KILLS else 120)
+            if status is None:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                stage = stage_under_way(folder)
+                where[stage] = where.get(stage, 0) + 1
+                kills += 1
+        assert status == 0, folder.with_suffix(".out").read_text()[-2000:]
+        assert files_of(folder) == files_of(finished)
+        assert (folder / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
+    print(f"{kills} kills in {runs} runs: {where}")
+
+
+@pytest.mark.parametrize("signum, exit_status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_and_say_how_to_go_on(mini, finished, tmp_path, signum, exit_status):    # noqa: F811
+    folder = tmp_path / "run"
+    for _ in range(50):
+        pid = start(mini, folder)
+        if (status := wait(pid, 0.4)) is None:
+            os.kill(pid, signum)
+            status = wait(pid, 60)
+        if status == 0:
+            break
+        assert status == exit_status
+    assert status == 0 and files_of(folder) == files_of(finished)
+    text = folder.with_suffix(".out").read_text()
+    assert "to go on:\n  python run_sample.py" in text and "Traceback" not in text
+
+
+def test_a_second_run_on_one_work_directory_is_refused(mini, tmp_path):
+    folder = tmp_path / "run"
+    pid = start(mini, folder)
+    try:
+        for _ in range(500):
+            if (folder / "lock").exists() and (folder / "lock").read_text():
+                break
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGSTOP)                              # keep it under way while the second one starts
+        second = subprocess.run([sys.executable, "run_sample.py", "--voc12_root", str(mini), "--work_dir", str(folder), *TINY],
+                                cwd=ROOT, capture_output=True, text=True)
+        assert second.returncode == 2 and f"in use by process {pid} on " in second.stderr
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_a_full_disk_is_said(mini, tmp_path, command, monkeypatch, capsys):
+    import data.sample
+
+    def full(_descriptor):
+        raise OSError(28, "No space left on device", str(tmp_path / "disk"))
+
+    monkeypatch.setattr(data.sample.os, "fsync", full)
+    assert command("train_sfc", "--work_dir", tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert "No space left on device" in error and "make room" in error
+    assert not list((tmp_path / "run").rglob("*.tmp")) and not (tmp_path / "run/sfc.pth").exists()
+
+
+def test_quiet_prints_the_table_alone(mini, tmp_path, command, capsys):
+    assert command("run_sample", "--work_dir", tmp_path / "run", "--quiet", "--to", "eval_cam", "--epochs", "1", "--no-report") == 0
+    captured = capsys.readouterr()
+    assert captured.err == "" and "started" not in captured.out and "final_cam CRF" in captured.out
+    assert "train_sfc: started" in (tmp_path / "run/log.txt").read_text()

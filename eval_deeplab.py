@@ -126,11 +126,14 @@ class Trained:
         self.model = model.to(self.device).eval()
 
     def predictions(self, ids: list[str], image_path: Callable) -> Iterator[Prediction]:
-        """The prediction of every image, at its original size."""
+        """The prediction of every image, at its original size. Raises InputError for one of a single pixel a side."""
         scales = (1.0,) if self.takes_maximum else tuple(self.args.seg_test_scales)
         loader = image_loader(ScaledImages(ids, image_path, scales), [[i] for i in range(len(ids))],
                               min(1, self.args.num_workers))
         for (index,), images, size in loader:
+            if self.takes_maximum and min(size) * min(self.args.seg_test_scales) < 1:
+                raise InputError(f"{image_path(ids[index])}: image of {size[1]}x{size[0]} pixels, of which scale "
+                                 f"{min(self.args.seg_test_scales):g} leaves none; take it out")
             probabilities = self.class_probabilities(images, size)
             mask = probabilities.argmax(0).byte().cpu().numpy()
             yield Prediction(ids[index], mask, probabilities.cpu().numpy() if self.args.seg_crf else None)

@@ -13,7 +13,7 @@ ALLOWED = {
     "voc12": {"voc12", "data"},
     "coco14": {"coco14", "data", "tools"},
     "tools": {"tools", "data", "net", "voc12", "coco14", "tests"},
-    "benchmarks": {"benchmarks", "tools", "data", "net"},
+    "benchmarks": {"benchmarks", "tools", "data", "net", "coco14"},
 }
 OURS = set(ALLOWED) | STAGES | {"run_sample", "tests"}
 

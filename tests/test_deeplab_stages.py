@@ -385,6 +385,10 @@ def test_bad_input_of_prediction(trained, with_test_split, mini, tmp_path, capsy
     ]:
         assert predict(trained, *flags) == 2
         assert message in capsys.readouterr().err
+    Image.new("RGB", (1, 9)).save(tmp_path / "empty/thin.png")
+    if trained.name == "deeplabv2_resnet101":
+        assert predict(trained, "--images", tmp_path / "empty") == 2
+        assert "thin.png: image of 1x9 pixels" in capsys.readouterr().err
     assert predict(tmp_path / "untrained", "--images", tmp_path / "twice") == 2
 
 

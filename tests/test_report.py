@@ -77,8 +77,7 @@ def write_curves(path):
 def write_entries(path, root, scores, counts):
     cams = {name: scores for name in ("weight_cam", "prototype_cam", "final_cam 1", "final_cam 1 +step")}
     metrics = {
-        "train_sfc": {"class_counts": counts, "distribution_coefficient": [1.0] * len(counts),
-                      "images_per_second": 12.5},
+        "train_sfc": {"class_counts": counts, "distribution_coefficient": [1.0] * len(counts)},
         "make_cam": {"images": 24},
         "eval_cam": {"split": "train (24 images)", "images": 24, "scores": cams,
                      "threshold_sweep": {"weight_cam": {"oracle_threshold": 0.25, "oracle_miou": 43.21, "curve": []}}},
@@ -88,6 +87,7 @@ def write_entries(path, root, scores, counts):
     settings = {"voc12_root": str(root), "labels": "xml", "dataset": "voc12", "seed": 7, "backbone": "mini",
                 "irn_crop_size": 64, "pcm_steps": 2}
     config = {stage: {"settings": settings, "upstream": {}, "complete": True, "machine": machine} for stage in metrics}
+    config["train_sfc"]["machine"] = machine | {"images_per_second": 12.5}
     (path / "metrics.json").write_text(json.dumps(metrics))
     (path / "config.json").write_text(json.dumps(config))
 

@@ -90,7 +90,7 @@ def stage_rows(run: FinishedRun) -> list[dict]:
         entry, metrics = run.config[stage], run.metrics.get(stage, {})
         machine = entry.get("machine", {})
         seconds = machine.get("seconds")
-        speed = metrics.get("images_per_second")
+        speed = machine.get("images_per_second")
         if speed is None and seconds and "images" in metrics:
             speed = metrics["images"] / seconds
         out.append({"stage": stage, "complete": entry.get("complete", False), "seconds": seconds, "speed": speed,

@@ -11,6 +11,7 @@ import torch
 
 from data.cam_store import CamRecord, write_record
 from data.loader import ScaledImages, image_loader, same_size_batches
+from data.sample import image_size
 from data.transforms import normalise
 from tools import interrupt, network, options
 from tools.options import flag, number_list, positive_int
@@ -44,6 +45,7 @@ def run(args, work_dir, data_set, ids) -> dict:
     # The batches depend on the whole list alone, so that a continued run computes what an uninterrupted one does.
     missing = {index for index, name in enumerate(ids) if not (folder / f"{name}.npz").exists()}
     batches = (batch for batch in same_size_batches(ids, data_set.image_path, args.cam_batch_size) if missing & set(batch))
+    work_dir.need_space(len(missing) * record_bytes(data_set, ids, labels, args.scales, model.backbone.stride), "CAM records")
     loader = image_loader(ScaledImages(ids, data_set.image_path, args.scales), batches, args.num_workers)
     bar = progress(total=len(missing), desc=NAME, unit="image")
     with torch.no_grad(), ThreadPoolExecutor(2) as writers, bar:
@@ -64,6 +66,13 @@ def run(args, work_dir, data_set, ids) -> dict:
     kilobytes = sum((folder / f"{name}.npz").stat().st_size for name in ids) / len(ids) / 1024
     log.info("%s: %d records, %.1f KB an image", NAME, len(ids), kilobytes)
     return {"images": len(ids), "kilobytes_per_image": round(kilobytes, 2)}
+
+
+def record_bytes(data_set, ids, labels, scales, stride: int) -> float:
+    """Bytes of a record, from the size of the first image and the mean number of classes; compression takes some off."""
+    height, width = image_size(data_set.image_path(ids[0]))
+    cells = sum(height * width * scale ** 2 / stride ** 2 for scale in scales)
+    return 2 * 2 * cells * (1 + float(labels.sum(1).float().mean())) + 2000             # two maps of float16
 
 
 def infer(model, images: torch.Tensor, labels: torch.Tensor, mask_cam: bool) -> tuple[torch.Tensor, torch.Tensor]:

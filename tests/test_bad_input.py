@@ -149,6 +149,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(command, capsys, tmp_path):
     assert not (tmp_path / "run/sfc.pth").exists()
 
 
+def test_too_little_disk_is_said_before_the_work(copy, command, capsys, monkeypatch):
+    monkeypatch.setattr("tools.work_dir.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    refused(capsys, command("make_cam", "--work_dir", copy, "--overwrite"), "CAM records need about", "make room")
+
+
 def test_numbers_out_of_range(command, capsys, tmp_path):
     for flags in (("--crop_size", "0"), ("--lr", "-1"), ("--scales", "1.0,zero"), ("--resize_long", "9,3"),
                   ("--batch_size", "500"), ("--device", "abacus")):

@@ -1,10 +1,11 @@
 # make sample   the whole chain on the bundled data set, on the CPU
 # make test     all tests
+# make bench    each stage's inner work beside a plain reading of the equations
 PYTHON ?= python3
 # Idle threads of a CPU run sleep instead of spinning: loader processes need the cores.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: sample test clean
+.PHONY: sample test bench clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -21,6 +22,9 @@ sample: .venv/installed
 
 test: .venv/installed-pytest
 	.venv/bin/python -m pytest -q tests
+
+bench: .venv/installed-pytest
+	.venv/bin/python -m benchmarks
 
 clean:
 	rm -rf runs/mini runs/mini_voc

@@ -49,7 +49,8 @@ DEFAULTS = {
 
 def _test_options(group) -> None:
     own = partial(add_own_option, group, DEFAULTS)
-    group.add_argument("--seg_eval_list", help="list of ids to predict and score, with masks; default val of the data set")
+    group.add_argument("--seg_eval_list",
+                       help="list of ids to predict and score, with masks; default val of the data set")
     own("seg_test_scales", "scales of the image; deeplabv2_resnet101 takes the maximum of the logits of these and 1, "
                            "deeplabv1_resnet38 the mean of the probabilities", type=number_list)
     own("seg_test_flip", "average with the mirrored image", action=argparse.BooleanOptionalAction)
@@ -88,7 +89,8 @@ def run(args, work_dir, data_set, ids) -> dict:
         (work_dir / folder).mkdir(exist_ok=True)
     total = {}
     score = partial(score_image, work_dir.path, data_set, trained.args)
-    for part in map_images(score, trained.predictions(ids, data_set.image_path), args.num_workers, NAME, total=len(ids)):
+    predictions = trained.predictions(ids, data_set.image_path)
+    for part in map_images(score, predictions, args.num_workers, NAME, total=len(ids)):
         for name, confusion in part.items():
             total.setdefault(name, ConfusionMatrix(data_set.num_classes + 1)).merge(confusion)
     metrics = {"split": f"{args.seg_eval_list or 'val'} ({len(ids)} images)", "images": len(ids),
@@ -211,8 +213,8 @@ def write_test_archive(args) -> None:
 def require_test_images(ids, image_path) -> None:
     missing = [name for name in ids if not image_path(name).exists()]
     if missing:
-        raise InputError(f"{image_path(missing[0])}: image is missing ({len(missing)} of {len(ids)} of test); VOC has the "
-                         "images of test in an archive of their own, VOC2012test.tar: unpack it over the data set")
+        raise InputError(f"{image_path(missing[0])}: image is missing ({len(missing)} of {len(ids)} of test); VOC has "
+                         "the images of test in an archive of their own, VOC2012test.tar: unpack it over the data set")
 
 
 def write_final_mask(folder: Path, image_path: Callable, args, prediction: Prediction) -> None:
@@ -230,7 +232,8 @@ def predict_folder(args) -> None:
     for kind in ("mask", "overlay"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     work = partial(write_pictures, folder, paths.get, trained.args)
-    for _ in map_images(work, trained.predictions(list(paths), paths.get), args.num_workers, "images", total=len(paths)):
+    predictions = trained.predictions(list(paths), paths.get)
+    for _ in map_images(work, predictions, args.num_workers, "images", total=len(paths)):
         pass
     names = "".join(f"{index} {name}\n" for index, name in enumerate(("background", *trained.class_names)))
     write_atomically(folder / "classes.txt", lambda file: file.write(names.encode()))
@@ -245,7 +248,8 @@ def images_of(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in IMAGE_SUFFIXES:
             if path.stem in paths:
-                raise InputError(f"{path}: its mask would replace that of {paths[path.stem].name}; rename one of the two")
+                raise InputError(f"{path}: its mask would replace that of {paths[path.stem].name}; rename one of the "
+                                 "two")
             paths[path.stem] = path
     if not paths:
         raise InputError(f"{folder}: no images in it ({', '.join(IMAGE_SUFFIXES)}); --images needs a folder of images")

@@ -46,9 +46,9 @@ def block_counts(text: str) -> list[int]:
 def _network_options(group) -> None:
     group.add_argument("--seg_net", choices=SEG_NETS, default=SEG_NETS[0], help="segmentation network")
     group.add_argument("--seg_init", default="imagenet",
-                       help="initial weights: imagenet (torchvision's ResNet-101), none, or a file (ours, torchvision's, "
-                            "deeplab-pytorch's MSRA or COCO weights, or SEAM's ResNet38 as a state dict); the order of "
-                            "colours and the mean of the images follow from it")
+                       help="initial weights: imagenet (torchvision's ResNet-101), none, or a file (ours, names of "
+                            "torchvision or deeplab-pytorch, SEAM's ResNet38 as a state dict); the order of colours "
+                            "and the mean of the images follow from it")
     group.add_argument("--seg_width", type=positive_int, default=64, help="channels of the first convolution")
     group.add_argument("--seg_blocks", type=block_counts, default=list(RESNET101_BLOCKS),
                        help="bottlenecks of the four layers of deeplabv2_resnet101")
@@ -106,7 +106,8 @@ def run(args, work_dir, data_set, ids) -> dict:
         scale_range(args), args.seg_flip, args.seed, args.seg_scale_draw == "list", args.seg_colour_jitter)
 
     def batches(first_step):
-        return train_loader(dataset, len(ids), step_images, args.seg_iterations, first_step, args.seed, args.num_workers)
+        return train_loader(dataset, len(ids), step_images, args.seg_iterations, first_step, args.seed,
+                            args.num_workers)
 
     trained = MultiScale(model, tuple(args.seg_loss_scales)) if args.seg_net == "deeplabv2_resnet101" else model
     trained.to(device).train()

@@ -64,8 +64,9 @@ def plain_loss(model, images, labels, device, amp: str) -> torch.Tensor:
     loss = 0
     for logits in outputs:
         height, width = logits.shape[2:]
-        label = np.stack([np.asarray(Image.fromarray(x).resize((width, height), Image.NEAREST)) for x in labels.numpy()])
-        loss = loss + F.cross_entropy(logits.float(), torch.from_numpy(label).long().to(device), ignore_index=255)
+        small = [np.asarray(Image.fromarray(x).resize((width, height), Image.NEAREST)) for x in labels.numpy()]
+        label = torch.from_numpy(np.stack(small)).long().to(device)
+        loss = loss + F.cross_entropy(logits.float(), label, ignore_index=255)
     return loss
 
 

@@ -1,4 +1,4 @@
-"""Stages 8 and 9 on a tiny generated data set: training, initial weights, prediction, archive, own images, bad input."""
+"""Stages 8 and 9 on a tiny data set: training, initial weights, prediction, archive, own images, bad input."""
 
 import json
 import shutil
@@ -224,11 +224,11 @@ def test_resnet38_weights_load(tmp_path, prefix):
 
 
 def test_our_own_result_keeps_its_conventions(tmp_path):
-    theirs = build(DESIGN._replace(stride_on_1x1=True))
-    engine.save_model(tmp_path / "deeplab.pth", theirs, **DESIGN._replace(stride_on_1x1=True, normalisation="bgr")._asdict(),
-                      class_names=list("abcd"))
+    wanted = DESIGN._replace(stride_on_1x1=True, normalisation="bgr")
+    theirs = build(wanted)
+    engine.save_model(tmp_path / "deeplab.pth", theirs, **wanted._asdict(), class_names=list("abcd"))
     model, design = build_initialised(DESIGN, str(tmp_path / "deeplab.pth"))
-    assert same(model, theirs) and design.stride_on_1x1 and design.normalisation == "bgr"
+    assert same(model, theirs) and design == wanted
     again, stored, names = load_trained(tmp_path / "deeplab.pth")
     assert same(again, theirs) and stored == design and names == tuple("abcd")
 
@@ -266,7 +266,8 @@ def with_test_split(mini, tmp_path):
 
 def test_archive_is_what_the_server_takes(trained, with_test_split, tmp_path):
     name = read_list(with_test_split / "ImageSets/Segmentation/test.txt")[0]
-    Image.open(with_test_split / f"JPEGImages/{name}.jpg").resize((50, 71)).save(with_test_split / f"JPEGImages/{name}.jpg")
+    path = with_test_split / f"JPEGImages/{name}.jpg"
+    Image.open(path).resize((50, 71)).save(path)
     flags = ["--voc12_root", with_test_split, "--split", "test", "--zip", tmp_path / "test.zip"]
     assert predict(trained, *flags, "--competition", "comp5") == 0
     with zipfile.ZipFile(tmp_path / "test.zip") as archive:

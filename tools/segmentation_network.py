@@ -153,7 +153,7 @@ def load_trained(path: str | Path) -> tuple[nn.Module, Design, tuple[str, ...]]:
     content = weights.load_file(path)
     facts = {key: content.get(key) for key in (*Design._fields, "class_names")} if isinstance(content, dict) else {}
     if facts.get("seg_net") not in SEG_NETS or None in facts.values():
-        raise InputError(f"{path}: not written by train_deeplab.py (it does not say {', '.join(facts) or 'what it is'}); "
+        raise InputError(f"{path}: not written by train_deeplab.py (which also stores {', '.join(Design._fields)}); "
                          "train the network with it, or start from this file with --seg_init")
     class_names = tuple(facts.pop("class_names"))
     model = build(Design(**facts))

@@ -18,7 +18,7 @@ def entry_name(competition: str, name: str) -> str:
 
 
 def write_archive(path: str | Path, masks: str | Path, ids: list[str], competition: str) -> None:
-    """Write the masks MASKS/ID.png (palette PNG) of all ids into a zip file. Raises InputError if it cannot be written."""
+    """Write the masks MASKS/ID.png (palette PNG) of all ids into a zip file. Raises InputError if that fails."""
     def write(file) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:           # PNG is compressed already
             for name in ids:

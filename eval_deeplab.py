@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Iterator, NamedTuple
 
+import imageio.v3 as imageio
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from data.loader import ScaledImages, image_loader
 from data.sample import InputError, read_image, write_atomically, write_mask
@@ -260,8 +260,9 @@ def write_pictures(folder: Path, image_path: Callable, args, prediction: Predict
     """Write mask and overlay of one image."""
     mask = final_mask(args, image_path, prediction)
     write_mask(folder / "mask" / f"{prediction.name}.png", mask)
-    overlay = Image.fromarray(overlay_mask(read_image(image_path(prediction.name)), mask))
-    write_atomically(folder / "overlay" / f"{prediction.name}.png", lambda file: overlay.save(file, format="PNG"))
+    overlay = overlay_mask(read_image(image_path(prediction.name)), mask)
+    write_atomically(folder / "overlay" / f"{prediction.name}.png",
+                     lambda file: imageio.imwrite(file, overlay, extension=".png"))
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def _training_options(group) -> None:
     own = partial(add_own_option, group, DEFAULTS)
     group.add_argument("--label_dir", help="folder of masks ID.png to train on, such as SegmentationClassAug; "
                                            "default sem_seg of the work directory")
-    group.add_argument("--seg_iterations", type=positive_int, default=20000, help="optimiser steps")
+    group.add_argument("--seg_iterations", type=positive_int, default=20000, help="optimiser steps (coco14: 100000)")
     own("seg_batch_size", "images of one forward pass", type=positive_int)
     own("seg_accumulate", "forward passes of a step, their gradients averaged", type=positive_int)
     own("seg_crop_size", "side of the training crops in pixels", type=positive_int)

@@ -41,7 +41,6 @@ class Coco14:
     """
 
     name = "coco14"
-    is_voc = False
 
     def __init__(self, root: str | Path, prepared_dir: str | Path, masks_dir: str | Path | None = None):
         self.root = Path(root)
@@ -82,6 +81,11 @@ class Coco14:
     def num_classes(self) -> int:
         """C, foreground classes."""
         return len(self.class_names)
+
+    @property
+    def benchmark(self) -> str | None:
+        """Whose published numbers may stand beside scores on this set."""
+        return "coco14" if self.class_names == CLASS_NAMES else None
 
     def image_path(self, name: str) -> Path:
         return self.root / self._folder_of(name) / f"{name}.jpg"

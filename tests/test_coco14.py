@@ -176,7 +176,7 @@ def test_lists_labels_and_counts(data_set, out):
     assert set(NAMES) - set(ids) == {EMPTY, FLAT} and len(ids) == 16
     assert data_set.split("val")[0] == [VAL]
     assert data_set.class_names == ("cat", "dog", "never used", "kite") and data_set.num_classes == 4
-    assert (data_set.name, data_set.is_voc, data_set.label_source) == ("coco14", False, "annotations")
+    assert (data_set.name, data_set.benchmark, data_set.label_source) == ("coco14", None, "annotations")
     labels = data_set.image_labels([VAL, UTF8, OVERLAP, CROWD])
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, [[0, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 1], [1, 1, 0, 1]])

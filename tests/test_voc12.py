@@ -54,10 +54,10 @@ def test_official_masks_come_first(voc):
 
 
 def test_own_class_names(voc):
-    assert Voc12(voc).is_voc and Voc12(voc).num_classes == 20
+    assert Voc12(voc).benchmark == "voc12" and Voc12(voc).num_classes == 20
     (voc / "classes.txt").write_text("zebra\nfish\n")
     data_set = Voc12(voc)
-    assert data_set.class_names == ("zebra", "fish") and not data_set.is_voc
+    assert data_set.class_names == ("zebra", "fish") and data_set.benchmark is None
     annotate(voc, "a", "fish")
     assert data_set.image_labels(["a"]).tolist() == [[0, 1]]
     (voc / "classes.txt").write_text("zebra\nzebra\n")

@@ -60,9 +60,15 @@ class FinishedRun:
         return [name for name in STAGES if name in self.config]
 
     @property
+    def benchmark(self) -> str | None:
+        """Whose published numbers may stand beside the scores; see the data set's property of this name."""
+        if self.data_set:
+            return self.data_set.benchmark
+        return "voc12" if self.class_names == CLASS_NAMES else None
+
+    @property
     def is_voc(self) -> bool:
-        """Whether the paper's numbers for VOC 12 may stand beside the scores."""
-        return self.data_set.is_voc if self.data_set else self.class_names == CLASS_NAMES
+        return self.benchmark == "voc12"
 
     def classes_by_frequency(self) -> list[str]:
         """Foreground classes, the most frequent first; as they come where the counts are unknown."""

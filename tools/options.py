@@ -45,8 +45,8 @@ PRESETS = {
 }
 
 
-# What the data set changes: the release leaves IRN out on COCO.
-DATA_SET_DEFAULTS = {"voc12": {}, "coco14": {"with_irn": False}}
+# What the data set changes: the release leaves IRN out on COCO, deeplab-pytorch trains five times as long on it.
+DATA_SET_DEFAULTS = {"voc12": {}, "coco14": {"with_irn": False, "seg_iterations": 100_000}}
 
 
 class Group(NamedTuple):
@@ -214,7 +214,7 @@ def build_parser(groups, description: str, **kwargs) -> argparse.ArgumentParser:
 def parse(parser: argparse.ArgumentParser, argv=None) -> argparse.Namespace:
     """Parse with the defaults of the chosen preset and data set."""
     chosen, _ = parser.parse_known_args(argv)
-    parser.set_defaults(**PRESETS[chosen.preset], **DATA_SET_DEFAULTS[chosen.dataset])
+    parser.set_defaults(**DATA_SET_DEFAULTS[chosen.dataset] | PRESETS[chosen.preset])
     return parser.parse_args(argv)
 
 

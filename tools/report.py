@@ -56,7 +56,7 @@ def write_report(path: str | Path, workers: int = options.default_workers()) -> 
     """Write report.html into the work directory `path`; its path. Raises InputError for a directory without a run."""
     run = FinishedRun(path)
     groups, problem = picture_groups(run, workers)
-    table = rows(run.metrics, run.is_voc)
+    table = rows(run.metrics, run.benchmark)
     main_scores = [row for name in LABELS for row in table if row[1] == name]
     main_scores += [row for row in table if row[0] == "eval_deeplab"]
     page = _render("report.html.j2", run=run, labels=LABELS, paper=PAPER, main_scores=main_scores,

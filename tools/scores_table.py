@@ -4,20 +4,28 @@ from tools.work_dir import RESULT, STAGES, WorkDir, log
 
 # VOC 12 train, mIoU in per cent, tables 1 and 6 of the paper.
 PAPER = {"weight_cam": 64.2, "prototype_cam": 62.5, "final_cam 1": 64.7, "final_cam CRF": 69.4, "pseudo mask": 73.7}
-# VOC 12 val, table 2; the paper does not say whether a CRF refined the predictions.
-PAPER_SEGMENTATION = {"deeplabv2_resnet101": 71.2, "deeplabv1_resnet38": 70.2}
+# Val of VOC 12 (table 2) and COCO (table 3); the paper does not say whether a CRF refined the predictions.
+PAPER_SEGMENTATION = {"voc12": {"deeplabv2_resnet101": 71.2, "deeplabv1_resnet38": 70.2},
+                      "coco14": {"deeplabv2_resnet101": 46.8}}
 
 
-def rows(metrics: dict, is_voc: bool) -> list[tuple[str, ...]]:
+def published(benchmark: str | None, entry: dict, name: str) -> str:
+    """The paper's mIoU of a score, "-" where it has none. benchmark: "voc12", "coco14" or None for own data."""
+    if "seg_net" in entry:
+        value = PAPER_SEGMENTATION.get(benchmark, {}).get(entry["seg_net"])
+    else:
+        value = PAPER.get(name) if benchmark == "voc12" else None
+    return f"{value:.1f}" if value else "-"
+
+
+def rows(metrics: dict, benchmark: str | None) -> list[tuple[str, ...]]:
     """(stage, map, mIoU, mean precision, mean recall, paper's mIoU, split) of every score in metrics.json."""
     table = []
     for stage in STAGES:
         entry = metrics.get(stage, {})
         for name, scores in entry.get("scores", {}).items():
-            published = PAPER_SEGMENTATION.get(entry.get("seg_net"), PAPER.get(name)) if is_voc else None
-            paper = f"{published:.1f}" if published else "-"
             numbers = ("-" if scores[key] is None else f"{scores[key]:.2f}" for key in ("miou", "precision", "recall"))
-            table.append((stage, name, *numbers, paper, entry["split"]))
+            table.append((stage, name, *numbers, published(benchmark, entry, name), entry["split"]))
         for name, sweep in entry.get("threshold_sweep", {}).items():
             table.append((stage, f"{name} oracle > {sweep['oracle_threshold']:.2f}", f"{sweep['oracle_miou']:.2f}",
                           "-", "-", "-", entry["split"]))
@@ -26,12 +34,12 @@ def rows(metrics: dict, is_voc: bool) -> list[tuple[str, ...]]:
 
 def print_table(work_dir: WorkDir, data_set) -> None:
     """Print and log all scores of a run. `oracle` rows chose their threshold with pixel labels."""
-    table = [("stage", "map", "mIoU", "precision", "recall", "paper", "split")] + rows(work_dir.metrics(), data_set.is_voc)
+    table = [("stage", "map", "mIoU", "precision", "recall", "paper", "split")] + rows(work_dir.metrics(), data_set.benchmark)
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(width) if i in (0, 1, 6) else cell.rjust(width)
                        for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in table]
     log.log(RESULT, "\n%s\n%s", lines[0], "\n".join(["-" * len(lines[0])] + lines[1:]))
     notes = ["+step: with the release's background step", "oracle: threshold chosen with pixel labels"]
-    if data_set.is_voc:
-        notes.append("paper: on VOC 12 train (1,464 images), predictions on val")
+    if data_set.benchmark:
+        notes.append("paper: maps on VOC 12 train (1,464 images), predictions on val")
     log.log(RESULT, "%s. Details: %s", "; ".join(notes), work_dir / "metrics.json")

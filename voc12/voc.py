@@ -53,9 +53,9 @@ class Voc12:
         return len(self.class_names)
 
     @property
-    def is_voc(self) -> bool:
-        """Whether the paper's numbers for VOC 12 may stand beside scores on this set."""
-        return self.class_names == CLASS_NAMES
+    def benchmark(self) -> str | None:
+        """Whose published numbers may stand beside scores on this set: VOC's, or nobody's."""
+        return "voc12" if self.class_names == CLASS_NAMES else None
 
     def image_path(self, name: str) -> Path:
         return self.root / "JPEGImages" / f"{name}.jpg"

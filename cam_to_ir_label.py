@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from data.cam_store import read_final_cam
-from data.sample import IGNORE, read_image, write_mask
+from data.sample import IGNORE, read_image, read_mask, write_mask
 from tools import options
 from tools.crf import ir_label
 from tools.options import background_offset, crf_options, non_negative
@@ -34,8 +34,7 @@ def run(args, work_dir, data_set, ids) -> dict:
     cams = work_dir.require("cam", "make_cam")
     folder = work_dir / "ir_label"
     folder.mkdir(exist_ok=True)
-    todo = [name for name in ids if not (folder / f"{name}.png").exists()]
-    counts = sum(map_images(partial(label_image, cams, folder, data_set, args), todo, args.num_workers, NAME),
+    counts = sum(map_images(partial(label_image, cams, folder, data_set, args), ids, args.num_workers, NAME),
                  start=np.zeros(3, np.int64))
     shares = dict(zip(("foreground", "background", "unknown"), (counts / max(counts.sum(), 1)).round(4).tolist()))
     log.info("%s: shares of pixels %s", NAME, shares)
@@ -43,14 +42,23 @@ def run(args, work_dir, data_set, ids) -> dict:
 
 
 def label_image(cams, folder, data_set, args, name: str) -> np.ndarray:
-    """Write the IR label of one image; counts of foreground, background and unknown pixels."""
+    """Write the IR label of one image if it is not there yet; counts of foreground, background and unknown pixels."""
+    path = folder / f"{name}.png"
+    if path.exists():
+        label = read_mask(path, data_set.num_classes)
+    else:
+        label = make_label(cams, data_set, args, name)
+        write_mask(path, label)
+    background, unknown = int((label == 0).sum()), int((label == IGNORE).sum())
+    return np.array([label.size - background - unknown, background, unknown])
+
+
+def make_label(cams, data_set, args, name: str) -> np.ndarray:
+    """The IR label of one image, (H, W) uint8."""
     image = read_image(data_set.image_path(name))
     cam, keys = read_final_cam(cams / f"{name}.npz", data_set.num_classes, args.ir_prototype_weight,
                                background_offset(args), image.shape[:2])
-    label = ir_label(image, cam.numpy(), keys, args.ir_background, **crf_options(args))
-    write_mask(folder / f"{name}.png", label)
-    background, unknown = int((label == 0).sum()), int((label == IGNORE).sum())
-    return np.array([label.size - background - unknown, background, unknown])
+    return ir_label(image, cam.numpy(), keys, args.ir_background, **crf_options(args))
 
 
 if __name__ == "__main__":

@@ -28,9 +28,7 @@ def start(mini, folder, *flags) -> int:
     if pid == 0:
         status = 1
         try:
-            out = os.open(folder.with_suffix(".out"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(out, 1)
-            os.dup2(out, 2)
+            sys.stdout = sys.stderr = open(folder.with_suffix(".out"), "a", buffering=1)
             sys.argv = ["run_sample.py", "--voc12_root", str(mini), "--work_dir", str(folder), *TINY, "--no-report", *flags]
             run_sample.main()
             status = 0

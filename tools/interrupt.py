@@ -1,8 +1,11 @@
 """SIGINT and SIGTERM: finish what is under way, save, and say how to go on."""
 
+import contextlib
+import os
 import shlex
 import signal
 import sys
+from typing import Iterator
 
 _received: int | None = None
 
@@ -15,23 +18,32 @@ class Interrupted(Exception):
         self.exit_status = 128 + signum
 
 
-def watch() -> None:
-    """Note the first SIGINT or SIGTERM for `check`; a second one stops at once."""
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """While it is open, note the first SIGINT or SIGTERM for `check`; a second one stops at once."""
     global _received
     _received = None
+    process = os.getpid()
 
     def note(signum, _frame):
         global _received
-        _received = signum
         signal.signal(signum, signal.SIG_DFL)
+        if os.getpid() != process:                                  # a forked child: it has nothing to save
+            os.kill(os.getpid(), signum)
+            return
+        _received = signum
         print(f"\n{signal.Signals(signum).name}: saving what is under way; once more to stop at once", file=sys.stderr)
 
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, note)
+    before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def requested() -> bool:
-    """Whether a signal came since `watch`."""
+    """Whether a signal came while `watched`."""
     return _received is not None
 
 

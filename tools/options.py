@@ -280,9 +280,9 @@ def seed_everything(seed: int) -> None:
 
 def exit_with_message(action: Callable) -> None:
     """Call `action`; turn unusable input, a full disk and signals into a message and an exit status."""
-    interrupt.watch()
     try:
-        action()
+        with interrupt.watched():
+            action()
     except InputError as error:
         # A loader process hands its traceback on as text; the message is behind the last class name.
         stop(2, str(error).rsplit("InputError: ")[-1].strip())

@@ -7,13 +7,18 @@ export OMP_WAIT_POLICY = passive
 
 .PHONY: sample test bench clean
 
+PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check
+
+# pydensecrf2 pins a Cython that does not know Python 3.13; there it is built with a newer one.
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	if .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then \
+	  $(PIP) 'cython>=3.0.11,<3.1' setuptools wheel && $(PIP) --no-build-isolation pydensecrf2; fi
+	$(PIP) -r requirements.txt
 	touch $@
 
 .venv/installed-pytest: .venv/installed requirements-optional.txt
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check pytest -r requirements-optional.txt
+	$(PIP) pytest -r requirements-optional.txt
 	touch $@
 
 sample: .venv/installed

@@ -12,7 +12,7 @@ from data.sample import image_size, read_image
 from tools import options
 from tools.crf import crf_inference_label
 from tools.metrics import ConfusionMatrix
-from tools.options import crf_options, flag, non_negative
+from tools.options import crf_options, flag
 from tools.parallel import map_images
 from tools.segmentation_scores import ThresholdSweep, split_name, summary
 from tools.work_dir import log

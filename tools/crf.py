@@ -1,11 +1,11 @@
 """Dense CRF (Kraehenbuehl and Koltun, 2011) on label maps and on class probabilities, and IRN's training labels.
 
-Needs the optional package pydensecrf2.
+Needs pydensecrf2.
 """
 
 import numpy as np
 
-IGNORE_LABEL = 255
+from data.sample import IGNORE
 
 
 def crf_inference_label(image: np.ndarray, labels: np.ndarray, num_labels: int, iterations: int = 10,
@@ -56,7 +56,7 @@ def ir_label(image: np.ndarray, cams: np.ndarray, keys: np.ndarray, background_s
     """
     keys = np.asarray(keys, np.uint8)
     strict, loose = label_pair(image, cams, background_scale, **crf_options)
-    return np.where(strict > 0, keys[strict], np.where(loose > 0, IGNORE_LABEL, 0).astype(np.uint8))
+    return np.where(strict > 0, keys[strict], np.where(loose > 0, IGNORE, 0).astype(np.uint8))
 
 
 def label_pair(image: np.ndarray, cams: np.ndarray, background_scale: float = 0.5,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-IGNORE_LABEL = 255
+from data.sample import IGNORE
 
 
 class ConfusionMatrix:
@@ -24,7 +24,7 @@ class ConfusionMatrix:
         """
         if prediction.shape != ground_truth.shape:
             raise ValueError(f"prediction {prediction.shape} and ground truth {ground_truth.shape} differ in shape")
-        counted = ground_truth != IGNORE_LABEL
+        counted = ground_truth != IGNORE
         truth, predicted = ground_truth[counted].astype(np.int64), prediction[counted].astype(np.int64)
         for name, labels in (("ground truth", truth), ("prediction", predicted)):
             if labels.size and not 0 <= labels.min() <= labels.max() < self.num_classes:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from scipy.stats import spearmanr
 
 from data.loader import ScaledImages, image_loader, same_size_batches
@@ -173,12 +174,14 @@ def conclusions(classes: list[dict], rows: list[dict], sets: dict[str, list[int]
         if parts:
             recalls = {name: of_map(name, rule, "recall_shared") for name in MAPS}
             quantities.append(("2", f"recall of M_W on shared pixels, {rule}", "rho > 0", recalls["weight_cam"]))
-        quantities.append(("3", f"area M_P / M_W, {rule}", "rho < 0, many < 1 < few", _ratios(areas["prototype_cam"], areas["weight_cam"])))
+        quantities.append(("3", f"area M_P / M_W, {rule}", "rho < 0, many < 1 < few",
+                           _ratios(areas["prototype_cam"], areas["weight_cam"])))
         if parts:
             quantities.append(("3", f"recall on shared pixels, M_P - M_W, {rule}", "rho < 0, many < 0 < few",
                                _differences(recalls["prototype_cam"], recalls["weight_cam"])))
     for region in ("shared", "f0_others") if parts else ("own", "others"):
-        quantities.append(("3", f"P_c, cosine on {region}", "> 0 everywhere", [c["prototype"][region]["cosine"] for c in classes]))
+        quantities.append(("3", f"P_c, cosine on {region}", "> 0 everywhere",
+                           [c["prototype"][region]["cosine"] for c in classes]))
     return [{"conclusion": number, "quantity": name, "expected": expected}
             | spearman([c["n_c"] for c in classes], values)
             | {f"mean_{key}": _mean([values[i] for i in members if classes[i]["n_c"]]) for key, members in sets.items()}
@@ -390,9 +393,10 @@ def table(rows: list[dict]) -> str:
 
 
 def number(value) -> str:
+    """A cell of a table; – for None."""
     if value is None:
         return "–"
-    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 100 else f"{value:.0f}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def figures(result: dict) -> dict[str, Figure]:
@@ -428,9 +432,12 @@ def against_frequency(count: dict[str, int], panels: dict[str, dict[str, dict[st
     """
     figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
     for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
-        axes.set_xscale("log")
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
         if log:
-            axes.set_yscale("log")
+            axes.set_yscale("log", base=2)
+            axes.yaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.25, 1.5, 1.75), numticks=9))
+            axes.yaxis.set_major_formatter("{x:.3g}")
         for colour, (label, values) in zip(COLOURS, series.items()):
             points = [(count[name], values[name]) for name in count
                       if values.get(name) is not None and (values[name] > 0 or not log)]
@@ -440,7 +447,7 @@ def against_frequency(count: dict[str, int], panels: dict[str, dict[str, dict[st
             axes.axhline(neutral, color="grey", linewidth=1)
         axes.set_title(title, fontsize=9, loc="left")
         axes.set_xlabel("training images n_c")
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=len(series))
     return figure
 
 

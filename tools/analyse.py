@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 from scipy.stats import spearmanr
 
 from data.loader import ScaledImages, image_loader, same_size_batches
@@ -436,13 +435,15 @@ def against_frequency(count: dict[str, int], panels: dict[str, dict[str, dict[st
         axes.xaxis.set_major_formatter("{x:g}")
         if log:
             axes.set_yscale("log", base=2)
-            axes.yaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.25, 1.5, 1.75), numticks=9))
-            axes.yaxis.set_major_formatter("{x:.3g}")
+            axes.yaxis.set_major_formatter("{x:g}")
         for colour, (label, values) in zip(COLOURS, series.items()):
             points = [(count[name], values[name]) for name in count
                       if values.get(name) is not None and (values[name] > 0 or not log)]
             if points:
                 axes.scatter(*zip(*points), s=22, color=colour, label=label)
+        if log:
+            low, high = axes.get_ylim()
+            axes.set_ylim(min(low, 0.45), max(high, 2.2))             # 0.5, 1 and 2 always have a tick
         if neutral is not None:
             axes.axhline(neutral, color="grey", linewidth=1)
         axes.set_title(title, fontsize=9, loc="left")

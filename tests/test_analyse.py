@@ -290,7 +290,8 @@ def test_data_set_without_part_masks(copy, mini, tmp_path):
     config.write_text(config.read_text().replace(json.dumps(str(mini)), json.dumps(str(root))))
     result = analyse.analyse(copy)
     assert {row["recall_shared"] for row in result["maps"]} == {None}
-    assert result["classes"][0]["weight"]["f0"]["cosine"] is None and result["classes"][0]["weight"]["others"]["cosine"] is not None
+    weight = result["classes"][0]["weight"]
+    assert weight["f0"]["cosine"] is None and weight["others"]["cosine"] is not None
 
 
 @pytest.mark.parametrize("missing, message", [("sfc.pth", "run train_sfc.py"), ("cam", "run make_cam.py")])

@@ -126,11 +126,13 @@ class SFCNet(nn.Module):
         """M_W by PCM (Eq. 2) and M_P by the prototypes of its seeds (Eq. 3, 4); all on one grid (h, w)."""
         pcm_feature = self.pcm_feature(torch.cat([image, top_feature], dim=1))
         weight_cam = pixel_correlation(coarse_cam, pcm_feature, self.pcm_steps)
+        return weight_cam, cosine_cam(side_features, masked_average(side_features, self.seeds(weight_cam, valid)))
+
+    def seeds(self, weight_cam, valid):
+        """Seeds of the prototypes as seed_mode says; shapes as argmax_seeds."""
         if self.seed_mode == "argmax":
-            seeds = argmax_seeds(weight_cam, valid, self.seed_background)
-        else:
-            seeds = threshold_seeds(weight_cam, valid, self.seed_threshold)
-        return weight_cam, cosine_cam(side_features, masked_average(side_features, seeds))
+            return argmax_seeds(weight_cam, valid, self.seed_background)
+        return threshold_seeds(weight_cam, valid, self.seed_threshold)
 
     def side_features(self, features: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """L(F1..F4) of Eq. 3: projections that stop gradients to the backbone, each of length 1 per pixel.

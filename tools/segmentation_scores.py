@@ -53,13 +53,14 @@ class ThresholdSweep:
     def merge(self, other: "ThresholdSweep") -> None:
         self.counts += other.counts
 
+    def confusion(self, step: int) -> ConfusionMatrix:
+        """Counts at the threshold step / bins: pixels whose activation is below it are background."""
+        below = self.counts[..., :step].sum(-1)
+        confusion = ConfusionMatrix(self.num_classes + 1)
+        confusion.matrix = self.counts.sum(-1) - below
+        confusion.matrix[:, 0] += below.sum(1)
+        return confusion
+
     def miou(self) -> list[tuple[float, float]]:
-        """[(threshold, mIoU in per cent)]: pixels whose activation is below the threshold are background."""
-        curve = []
-        below = np.concatenate([np.zeros_like(self.counts[..., :1]), self.counts.cumsum(-1)], axis=-1)
-        for step in range(self.bins + 1):
-            confusion = ConfusionMatrix(self.num_classes + 1)
-            confusion.matrix = self.counts.sum(-1) - below[..., step]
-            confusion.matrix[:, 0] += below[..., step].sum(1)
-            curve.append((step / self.bins, 100 * confusion.miou()))
-        return curve
+        """[(threshold, mIoU in per cent)] of every threshold."""
+        return [(step / self.bins, 100 * self.confusion(step).miou()) for step in range(self.bins + 1)]

@@ -168,6 +168,7 @@ class PathIndex:
 
     destinations   D offsets (dy, dx), ordered by path length as in IRN
     paths          D lists of offsets from the source, from the destination back to the source
+    pieces         what each path is put together from, see assemble_paths
 
     Maps (..., h, w) lose `margin` = radius - 1 rows at the bottom and columns at both sides, where sources have
     destinations outside: source grid (h - margin, w - 2 margin).
@@ -195,8 +196,8 @@ class PathIndex:
 
         The maxima are located without a graph and then gathered at once: the graph holds one index a pair instead of
         the values of whole paths. A cell's key is its value (the bits of floats >= 0 are ordered as the floats are)
-        and, in the lower half, its pixel. Maps of keys are flat, so that every shift is a slice; what runs over the
-        end of a row belongs to no source.
+        and, in the lower half, its pixel; of equal maxima the last pixel counts. Maps of keys are flat, so that every
+        shift is a slice; what runs over the end of a row belongs to no source.
         """
         height, width = edge.shape[1:]
         grid = self.source(edge).shape

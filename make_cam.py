@@ -72,13 +72,13 @@ def record_bytes(data_set, ids, labels, scales, stride: int) -> float:
     """Bytes of a record, from the size of the first image and the mean number of classes; compression takes some off."""
     height, width = image_size(data_set.image_path(ids[0]))
     cells = sum(height * width * scale ** 2 / stride ** 2 for scale in scales)
-    return 2 * 2 * cells * (1 + float(labels.sum(1).float().mean())) + 2000             # two maps of float16
+    return 2 * 2 * cells * (1 + float(labels.sum(1).float().mean())) + 2000             # two maps of uint16
 
 
 def infer(model, images: torch.Tensor, labels: torch.Tensor, mask_cam: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """uint8 images (N, 3, H, W) of one scale -> M_W and M_P (N, C+1, h, w), float16 on the host."""
+    """uint8 images (N, 3, H, W) of one scale -> M_W and M_P (N, C+1, h, w), float32 on the host."""
     output = model.infer(normalise(images, model.backbone.mean, model.backbone.std), labels, mask_cam)
-    return output.weight_cam.half().cpu(), output.prototype_cam.half().cpu()
+    return output.weight_cam.cpu(), output.prototype_cam.cpu()
 
 
 def present_maps(maps, label: torch.Tensor, size: tuple[int, int]) -> CamRecord:

@@ -162,6 +162,15 @@ def training_step(model, optimizer, bank: HostBank, batch, dc, bank_images: int,
     return total.item()
 
 
+# --- inter-pixel relations ------------------------------------------------------------------------------------
+
+def path_maximum(path_index, edge: torch.Tensor) -> torch.Tensor:
+    """net.irn.PathIndex.path_maximum, path by path from the values of all its cells: edge (N, h, w) -> (N, D, h', w')."""
+    height, width = path_index.source(edge).shape[1:]
+    return torch.stack([torch.stack([edge[:, dy:dy + height, path_index.margin + dx:path_index.margin + dx + width]
+                                     for dy, dx in path]).max(0).values for path in path_index.paths], dim=1)
+
+
 # --- CAMs, labels, scores -------------------------------------------------------------------------------------
 
 def full_size(maps: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:

@@ -5,6 +5,7 @@ no boundary lies on the straight path between them. The displacement branch poin
 object. All maps lie on the grid of the backbone's first stage (stride 4 for ResNet-50).
 """
 
+import functools
 from typing import Iterator
 
 import torch
@@ -167,6 +168,7 @@ class PathIndex:
 
     destinations   D offsets (dy, dx), ordered by path length as in IRN
     paths          D lists of offsets from the source, from the destination back to the source
+    pieces         what each path is put together from, see assemble_paths
 
     Maps (..., h, w) lose `margin` = radius - 1 rows at the bottom and columns at both sides, where sources have
     destinations outside: source grid (h - margin, w - 2 margin).
@@ -179,6 +181,7 @@ class PathIndex:
                    if (dy > 0 or dx > 0) and dy ** 2 + dx ** 2 < radius ** 2]
         self.paths = sorted((straight_path(*offset) for offset in offsets), key=len)   # stable within a length
         self.destinations = [path[0] for path in self.paths]
+        self.pieces = assemble_paths(self.paths)
 
     def source(self, x: torch.Tensor) -> torch.Tensor:
         """The view (..., h', w') of the source pixels of x (..., h, w)."""
@@ -189,28 +192,27 @@ class PathIndex:
         return torch.stack([self._shifted(x, offset) for offset in self.destinations], dim=-3)
 
     def path_maximum(self, edge: torch.Tensor) -> torch.Tensor:
-        """Largest value of edge (N, h, w) on every path: (N, D, h', w').
+        """Largest value of edge (N, h, w) float32, >= 0, on every path: (N, D, h', w').
 
         The maxima are located without a graph and then gathered at once: the graph holds one index a pair instead of
-        the values of whole paths. Going path by path keeps the working set in the processor's cache.
+        the values of whole paths. A cell's key is its value (the bits of floats >= 0 are ordered as the floats are)
+        and, in the lower half, its pixel; of equal maxima the last pixel counts. Maps of keys are flat, so that every
+        shift is a slice; what runs over the end of a row belongs to no source.
         """
         height, width = edge.shape[1:]
-        pixel = torch.arange(height * width, device=edge.device).view(height, width)
+        grid = self.source(edge).shape
         with torch.no_grad():
-            jump = torch.stack([self._jump_to_maximum(edge, path) for path in self.paths], dim=1)
-            index = jump.add_(self.source(pixel))
+            keys = edge.float().flatten(1).view(torch.int32).long() << 32
+            maxima = [keys | torch.arange(height * width, device=edge.device)]
+            for path, pieces in zip(self.paths, self.pieces):
+                extent = flat(max(path), width) - flat(min(path), width)
+                views = [maxima[i][:, flat(offset, width):][:, :height * width - extent] for i, offset in pieces]
+                maxima.append(functools.reduce(torch.maximum, views))
+            starts = [self.margin + flat(min(path), width) for path in self.paths]
+            index = torch.stack([best[:, start:].as_strided(grid, (best.stride(0), width, 1))
+                                 for best, start in zip(maxima[1:], starts)], dim=1)
+            index &= 2 ** 32 - 1
         return edge.flatten(1).gather(1, index.flatten(1)).view(index.shape)
-
-    def _jump_to_maximum(self, edge: torch.Tensor, path: list[tuple[int, int]]) -> torch.Tensor:
-        """From each source to the first maximum on its path, as a distance in the flattened map: (N, h', w') int64."""
-        width = edge.shape[2]
-        best = torch.full_like(self.source(edge), -torch.inf)
-        jump = torch.zeros_like(best, dtype=torch.int64)
-        for dy, dx in path:
-            value = self._shifted(edge, (dy, dx))
-            jump.masked_fill_(value > best, dy * width + dx)
-            torch.maximum(best, value, out=best)
-        return jump
 
     def _shifted(self, x: torch.Tensor, offset: tuple[int, int]) -> torch.Tensor:
         (dy, dx), margin = offset, self.margin
@@ -226,6 +228,37 @@ def straight_path(dy: int, dx: int) -> list[tuple[int, int]]:
     box = [(y, x) for y in range(min(0, dy), max(0, dy) + 1) for x in range(min(0, dx), max(0, dx) + 1)]
     near = [(y, x) for y, x in box if (dy * x - dx * y) ** 2 < length]
     return sorted(near, key=lambda offset: -abs(offset[0]) - abs(offset[1]))
+
+
+def assemble_paths(paths: list[list[tuple[int, int]]]) -> list[list[tuple[int, tuple[int, int]]]]:
+    """How to put each path together from few shorter ones: at radius 10, 325 pieces instead of 2134 cells.
+
+    paths    ordered by length
+    Returns  for each path its pieces (i, offset), which may overlap: path i - 1, or a single cell for i = 0, with its
+             first cell (the smallest (y, x)) at this offset from the path's first cell. The piece that covers most of
+             what is missing comes next.
+    """
+    stride = 4 * (1 + max(max(map(abs, path[0])) for path in paths))      # sets of cells as bits, so wide that none meet
+    sets, assembled = [1], []
+    for path in paths:
+        y0, x0 = min(path)
+        offsets = [(y - y0, x - x0) for y, x in path]
+        whole = missing = sum(1 << flat(offset, stride) for offset in offsets)
+        fitting = [(i, offset, piece) for i, cells in enumerate(sets) for offset in offsets
+                   if not (piece := cells << flat(offset, stride)) & ~whole]
+        pieces = []
+        while missing:
+            i, offset, piece = max(fitting, key=lambda one: (one[2] & missing).bit_count())
+            pieces.append((i, offset))
+            missing &= ~piece
+        sets.append(whole)
+        assembled.append(pieces)
+    return assembled
+
+
+def flat(offset: tuple[int, int], width: int) -> int:
+    """Distance of two cells in a flattened map of this width."""
+    return offset[0] * width + offset[1]
 
 
 def affinity_labels(label: torch.Tensor, path_index: PathIndex) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -107,7 +107,7 @@ def test_records(copy, mini, command, capsys):
     name = (mini / "ImageSets/Segmentation/train.txt").read_text().split()[0]
     path = copy / f"cam/{name}.npz"
     whole = path.read_bytes()
-    maps = [np.zeros((2, 4, 4), np.float16)]
+    maps = [np.zeros((2, 4, 4), np.float32)]
     before = files_of(copy)
     for write, reason in ((lambda: path.write_bytes(whole[:200]), "damaged CAM record"),
                           (lambda: write_record(path, CamRecord(np.array([1]), (64, 64), maps, maps), 9), "of 9 classes"),

@@ -48,7 +48,7 @@ def test_every_stage_leaves_what_the_next_one_needs(finished, mini):
     assert list(config) == list(config) and all(entry["complete"] for entry in config.values())
     for name in ids:
         record = read_record(finished / f"cam/{name}.npz", 4)
-        assert len(record.weight_maps) == 2 and record.weight_maps[0].dtype == np.float16
+        assert len(record.weight_maps) == 2 and record.weight_maps[0].dtype == np.float32
         assert np.isfinite(record.weight_maps[0]).all()
         size = Image.open(mini / f"JPEGImages/{name}.jpg").size
         for folder in ("ir_label", "sem_seg"):

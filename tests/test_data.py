@@ -172,7 +172,7 @@ def test_bank_draws_uniformly_from_filled_slots():
 
 def record():
     rng = np.random.default_rng(0)
-    maps = lambda: [rng.random((3, 4, 6)).astype(np.float16), rng.random((3, 2, 3)).astype(np.float16)]    # noqa: E731
+    maps = lambda: [rng.random((3, 4, 6), np.float32), rng.random((3, 2, 3), np.float32) / 50]    # noqa: E731
     return CamRecord(np.array([2, 5]), (61, 93), maps(), maps())
 
 
@@ -180,9 +180,26 @@ def test_records_survive_the_disk(tmp_path):
     write_record(tmp_path / "a.npz", record(), 7)
     found = read_record(tmp_path / "a.npz", 7, (61, 93))
     assert found.keys.tolist() == [0, 2, 5] and found.size == (61, 93)
-    assert all(np.array_equal(a, b) for a, b in zip(found.weight_maps + found.prototype_maps,
-                                                    record().weight_maps + record().prototype_maps))
+    for written, read in zip(record().weight_maps + record().prototype_maps, found.weight_maps + found.prototype_maps):
+        assert read.dtype == np.float32
+        maxima = written.max((1, 2), keepdims=True)
+        assert (np.abs(read - written) <= maxima * (0.5 / 65535 + 1e-6)).all()       # half a step, and float32's rounding
+        np.testing.assert_allclose(read.max((1, 2), keepdims=True), maxima, rtol=1e-6)
     np.load(tmp_path / "a.npz", allow_pickle=False)["classes"]
+
+
+def test_a_map_of_zeros_stays_zero(tmp_path):
+    maps = [np.stack([np.zeros((2, 3), np.float32), np.full((2, 3), 1e-3, np.float32)])]
+    write_record(tmp_path / "a.npz", CamRecord(np.array([1]), (6, 9), maps, maps), 1)
+    read = read_record(tmp_path / "a.npz", 1).weight_maps[0]
+    assert (read[0] == 0).all() and read[1] == pytest.approx(1e-3)
+
+
+def test_records_of_the_earlier_format_say_what_to_do(tmp_path):
+    maps = {f"{kind}_0": np.zeros((2, 3, 4), np.float16) for kind in ("weight", "prototype")}
+    np.savez_compressed(tmp_path / "a.npz", classes=np.array([1]), num_classes=np.int64(1), size=np.array([6, 8]), **maps)
+    with pytest.raises(InputError, match=r"a\.npz: CAM record of an earlier format.*run make_cam.py again"):
+        read_record(tmp_path / "a.npz", 1)
 
 
 def test_unusable_records(tmp_path):

@@ -69,6 +69,25 @@ def test_path_maximum_and_its_gradient():
     torch.testing.assert_close(gradient, expected_gradient)
 
 
+@pytest.mark.parametrize("radius, count", [(2, 7), (5, 63), (10, 325)])
+def test_pieces_make_up_their_paths(radius, count):
+    path_index = PathIndex(radius)
+    shapes = [[(0, 0)]]                                             # of each piece, from its first cell
+    for path, pieces in zip(path_index.paths, path_index.pieces, strict=True):
+        y0, x0 = min(path)
+        covered = {(y0 + y + dy, x0 + x + dx) for i, (y, x) in pieces for dy, dx in shapes[i]}
+        assert covered == set(path)
+        shapes.append([(y - y0, x - x0) for y, x in path])
+    assert sum(map(len, path_index.pieces)) == count
+
+
+def test_equal_maxima_share_nothing_and_lose_nothing():
+    edge = torch.full((1, 6, 9), 0.5, requires_grad=True)
+    maximum = PathIndex(3).path_maximum(edge)
+    maximum.sum().backward()
+    assert (maximum == 0.5).all() and edge.grad.sum() == maximum.numel() and torch.equal(edge.grad, edge.grad.round())
+
+
 def test_map_smaller_than_the_radius_is_refused():
     with pytest.raises(ValueError, match="no pixel pairs"):
         PathIndex(5).path_maximum(torch.rand(1, 9, 8))

@@ -42,8 +42,9 @@ def flipped(whole):
 
 def record(**changes):
     """A record as make_cam writes it for one 64 x 64 image of class 1, with changes."""
-    maps = {f"{kind}_{i}": np.zeros((2, 4, 4), np.float16) for kind in ("weight", "prototype") for i in range(2)}
-    arrays = {"classes": np.array([1]), "num_classes": np.int64(4), "size": np.array([64, 64])} | maps | changes
+    maps = {f"{kind}_{i}": np.zeros((2, 4, 4), np.uint16) for kind in ("weight", "prototype") for i in range(2)}
+    arrays = {"classes": np.array([1]), "num_classes": np.int64(4), "size": np.array([64, 64]),
+              "maxima": np.ones((2, 2, 2), np.float32)} | maps | changes
     return npz(**{name: value for name, value in arrays.items() if value is not None})
 
 
@@ -75,10 +76,16 @@ KINDS = {
         "empty": b"", "text": b"no record", "cut": cut(.5), "cut tail": cut(.95), "flipped": flipped, "zip": ZIP.getvalue(),
         "pickle": npz(classes=np.array([{}], dtype=object)), "other classes": record(num_classes=np.int64(9)),
         "other size": record(size=np.array([9, 64])), "no maps": npz(classes=np.array([1]), num_classes=4, size=[64, 64]),
-        "prototype missing": record(prototype_1=None), "flat map": record(weight_0=np.zeros((2, 4), np.float16)),
-        "too few channels": record(weight_0=np.zeros((1, 4, 4), np.float16)), "size of three": record(size=np.array([1, 2, 3])),
+        "prototype missing": record(prototype_1=None), "flat map": record(weight_0=np.zeros((2, 4), np.uint16)),
+        "too few channels": record(weight_0=np.zeros((1, 4, 4), np.uint16)), "size of three": record(size=np.array([1, 2, 3])),
         "class 40": record(classes=np.array([40])), "class 0": record(classes=np.array([0])),
-        "text maps": record(weight_0=np.array([[["a"] * 4] * 4] * 2)), "nan": record(weight_0=np.full((2, 4, 4), np.nan, np.float16))}),
+        "text maps": record(weight_0=np.array([[["a"] * 4] * 4] * 2)), "float maps": record(weight_0=np.zeros((2, 4, 4), np.float32)),
+        "nan": record(maxima=np.full((2, 2, 2), np.nan, np.float32)), "infinite": record(maxima=np.full((2, 2, 2), np.inf, np.float32)),
+        "negative": record(maxima=np.full((2, 2, 2), -1, np.float32)), "float64 maxima": record(maxima=np.ones((2, 2, 2))),
+        "no scale": record(maxima=np.ones((2, 0, 2), np.float32)), "no kind": record(maxima=np.ones((0, 2, 2), np.float32)),
+        "maxima of one scale more": record(maxima=np.ones((2, 3, 2), np.float32)),
+        "maxima of one class": record(maxima=np.ones((2, 2, 1), np.float32)), "one maximum": record(maxima=np.float32(1)),
+        "earlier format": record(maxima=None, weight_0=np.zeros((2, 4, 4), np.float16))}),
     "IR label": ("run/ir_label/{id}.png", "train_irn", {
         "empty": b"", "cut": cut(.5), "other size": png(np.zeros((8, 64))), "class 99": png(np.full((64, 64), 99)),
         "colours": png(np.zeros((64, 64, 3)))}),

@@ -17,7 +17,7 @@ def map_images(function: Callable, jobs: Iterable, workers: int, description: st
                images_of: Callable = lambda job: 1) -> Iterator:
     """Yield function(job) for each job, in order; jobs are taken from their iterable only as results leave.
 
-    function   picklable; runs in a process with one thread, or here when workers <= 1
+    function   runs in processes with one thread, or here when workers <= 1
     total      images in all, for the bar; default: those of the list `jobs`
     images_of  images a job stands for: len when jobs are lists of ids
     """
@@ -35,12 +35,13 @@ def _results(function: Callable, jobs: Iterable, workers: int) -> Iterator:
     if workers <= 1:
         yield from ((job, function(job)) for job in jobs)
         return
-    # Forked children share the loaded libraries and the index of the data set; they never touch the GPU.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _one_thread)
+    # Forked children share the loaded libraries and, in the function, the index of the data set, which would travel
+    # with every job otherwise; they never touch the GPU.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _start_worker, (function,))
     try:
         under_way = deque()
         for job in jobs:
-            under_way.append((job, pool.submit(function, job)))
+            under_way.append((job, pool.submit(_run, job)))
             if len(under_way) >= 4 * workers:
                 job, future = under_way.popleft()
                 yield job, future.result()
@@ -51,7 +52,13 @@ def _results(function: Callable, jobs: Iterable, workers: int) -> Iterator:
         pool.shutdown(cancel_futures=True)
 
 
-def _one_thread() -> None:
+def _start_worker(function: Callable) -> None:
+    global _function
+    _function = function
     follow_parent()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+
+
+def _run(job):
+    return _function(job)

@@ -144,7 +144,7 @@ def parallel(training: Training) -> Callable:
         log.info("warning: on the CPU, BatchNorm takes its statistics from the images of each process alone, so the result "
                  "differs from that of one process")
     # Parameters that no loss reaches (a frozen stem) must stay without gradient, as on one process.
-    return DistributedDataParallel(ModelAndLoss(training), find_unused_parameters=True, broadcast_buffers=False)
+    return DistributedDataParallel(ModelAndLoss(training), find_unused_parameters=True)
 
 
 def synchronise_batchnorm(module: nn.Module) -> None:

@@ -29,10 +29,9 @@ def watched() -> Iterator[None]:
 
     def note(signum, _frame):
         global _received
-        signal.signal(signum, signal.SIG_DFL)
-        if os.getpid() != process:                                  # a forked child: it has nothing to save
-            os.kill(os.getpid(), signum)
+        if os.getpid() != process:                                  # a forked child: the signal is the parent's affair
             return
+        signal.signal(signum, signal.SIG_DFL)
         _received = signum
         if distributed.is_main():
             print(f"\n{signal.Signals(signum).name}: saving what is under way; once more to stop at once", file=sys.stderr)

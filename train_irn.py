@@ -34,8 +34,8 @@ def _training_options(group) -> None:
     group.add_argument("--irn_radius", type=positive_int, default=10, help="reach of pixel pairs in cells of the edge map")
 
 
-OPTIONS = (options.RUN, options.HARDWARE, options.GRAD_ACCUM, options.DATA, options.INFER_LIST, options.BACKBONE, options.WEIGHTS, 
-           options.IRN_CROP, options.Group("training of IRN", _training_options))
+OPTIONS = (options.RUN, options.HARDWARE, options.GRAD_ACCUM, options.DATA, options.INFER_LIST, options.BACKBONE,
+           options.WEIGHTS, options.IRN_CROP, options.Group("training of IRN", _training_options))
 
 
 def run(args, work_dir, data_set, ids) -> dict:

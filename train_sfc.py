@@ -106,10 +106,12 @@ def run(args, work_dir, data_set, ids) -> dict:
     fixed = [part[:4] for part in next(iter(train_loader(dataset, len(ids), args.batch_size, 1, 0, args.seed, 0)))]
     training = engine.Training(
         model, optimizer, scheduler, loss,
-        lambda first: train_loader(dataset, len(ids), args.batch_size, total_steps, first, args.seed, args.num_workers, loaded),
+        lambda first: train_loader(dataset, len(ids), args.batch_size, total_steps, first, args.seed, args.num_workers,
+                                   loaded),
         total_steps, step_images, args.clip_norm, {"bank": bank},
         lambda writer, step: log_cams(writer, step, model, fixed, device, frozen),
-        args.grad_accum, steps_per_epoch, with_bank, network.loss_scaler(args, device))
+        accumulate=args.grad_accum, epoch_steps=steps_per_epoch, prepare=with_bank,
+        scaler=network.loss_scaler(args, device))
     result = engine.fit(training, work_dir, NAME)
     engine.save_model(work_dir / "sfc.pth", model, backbone=args.backbone, num_classes=data_set.num_classes,
                       class_names=list(data_set.class_names))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,10 @@ class Processes:
         self.outputs = [folder.with_name(f"{folder.name}_rank{rank}.txt") for rank in range(world)]
         self.statuses = {}
         arguments = ["--voc12_root", root, "--work_dir", folder, *TINY, *flags]
-        environment = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self.store.port,
-                       "TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
-        self.pids = [self._start(stage, arguments, environment | {"RANK": rank, "LOCAL_RANK": rank}) for rank in range(world)]
+        environment = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1",
+                       "MASTER_PORT": self.store.port, "TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
+        self.pids = [self._start(stage, arguments, environment | {"RANK": rank, "LOCAL_RANK": rank})
+                     for rank in range(world)]
 
     def _start(self, stage, arguments, environment) -> int:
         pid = os.fork()
@@ -140,8 +142,8 @@ def test_without_the_bank(mini, command, tmp_path):
 
 def test_a_segmentation_network_on_two_processes(mini, command, tmp_path):
     """With frozen BatchNorm; the means over pixels are those of the whole pass."""
-    flags = ["--label_dir", mini / "SegmentationClass", "--seg_crop_size", "64", "--seg_batch_size", "3", "--seg_accumulate", "2",
-             "--seg_iterations", "2"]
+    flags = ["--label_dir", mini / "SegmentationClass", "--seg_crop_size", "64", "--seg_batch_size", "3",
+             "--seg_accumulate", "2", "--seg_iterations", "2"]
     assert command("train_deeplab", "--work_dir", tmp_path / "start", *flags) == 0
     flags += ["--seg_init", tmp_path / "start/deeplab.pth"]
     assert command("train_deeplab", "--work_dir", tmp_path / "one", *flags) == 0
@@ -311,8 +313,8 @@ def test_a_scaled_loss_gives_the_same_step_and_its_scale_is_kept(tmp_path):
         torch.manual_seed(0)
         model = torch.nn.Linear(3, 1)
         optimizer, scheduler = engine.poly_sgd([{"params": list(model.parameters()), "lr": 0.1}], 4, 0.0, 0.0)
-        return engine.Training(model, optimizer, scheduler, lambda part, _: {"total": model(part[0]).square().mean()}, None, 4, 2,
-                               clip_norm=0.01, scaler=scaler)
+        return engine.Training(model, optimizer, scheduler, lambda part, _: {"total": model(part[0]).square().mean()},
+                               None, 4, 2, clip_norm=0.01, scaler=scaler)
 
     def scaler(scale):
         return torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1)
@@ -328,7 +330,6 @@ def test_a_scaled_loss_gives_the_same_step_and_its_scale_is_kept(tmp_path):
 
 @pytest.mark.parametrize("flag", ["--channels_last", "--compile"])
 def test_memory_layout_and_compilation_change_rounding_alone(command, monkeypatch, tmp_path, flag):
-    from functools import partial
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))       # the tests need no compiler
     stages = ["--stages", "train_sfc,make_cam,cam_to_ir_label,train_irn", "--no-report", "--epochs", "1"]
     for folder, flags in (("off", []), ("on", [flag])):

@@ -91,7 +91,7 @@ def share(images: int, passes: int = 1) -> np.ndarray:
     """
     if images < passes * world():
         raise InputError(f"a batch of {images} images cannot be cut into {passes} passes of {world()} processes; raise the "
-                         "batch size, or lower --grad_accum or the number of processes")
+                         "batch size, or lower the number of passes (--grad_accum, --seg_accumulate) or of processes")
     return np.concatenate([np.array_split(part, world())[rank()] for part in np.array_split(np.arange(images), passes)])
 
 

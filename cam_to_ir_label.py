@@ -9,7 +9,7 @@ import numpy as np
 
 from data.cam_store import read_final_cam
 from data.sample import IGNORE, read_image, read_mask, write_mask
-from tools import options
+from tools import distributed, options
 from tools.crf import ir_label
 from tools.options import background_offset, crf_options, non_negative
 from tools.parallel import map_images
@@ -34,8 +34,9 @@ def run(args, work_dir, data_set, ids) -> dict:
     cams = work_dir.require("cam", "make_cam")
     folder = work_dir / "ir_label"
     folder.mkdir(exist_ok=True)
-    counts = sum(map_images(partial(label_image, cams, folder, data_set, args), ids, args.num_workers, NAME),
-                 start=np.zeros(3, np.int64))
+    own = sum(map_images(partial(label_image, cams, folder, data_set, args), distributed.shard(ids), args.num_workers, NAME),
+              start=np.zeros(3, np.int64))
+    counts = sum(distributed.gather(own))
     shares = dict(zip(("foreground", "background", "unknown"), (counts / max(counts.sum(), 1)).round(4).tolist()))
     log.info("%s: shares of pixels %s", NAME, shares)
     return {"images": len(ids), "pixel_shares": shares}

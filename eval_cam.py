@@ -9,7 +9,7 @@ from itertools import product
 
 from data.cam_store import final_cam, full_size_cams, read_record
 from data.sample import image_size, read_image
-from tools import options
+from tools import distributed, options
 from tools.crf import crf_inference_label
 from tools.metrics import ConfusionMatrix
 from tools.options import crf_options, flag
@@ -35,11 +35,14 @@ OPTIONS = (options.RUN, options.DATA, options.EVAL_LIST, options.BACKGROUND, opt
 def run(args, work_dir, data_set, ids) -> dict:
     """Score all maps in one pass over the CAM records."""
     work_dir.require("cam", "make_cam")
-    chunks = [ids[i:i + CHUNK] for i in range(0, len(ids), CHUNK)]
-    total = Scores(args, data_set.num_classes)
+    chunks = distributed.shard(ids[i:i + CHUNK] for i in range(0, len(ids), CHUNK))
+    own = Scores(args, data_set.num_classes)
     for part in map_images(partial(score_images, work_dir / "cam", data_set, args), chunks, args.num_workers, NAME,
                            images_of=len):
-        total.merge(part)
+        own.merge(part)
+    total = Scores(args, data_set.num_classes)
+    for scores in distributed.gather(own):
+        total.merge(scores)
     metrics = {"split": split_name(args, ids), "images": len(ids),
                "scores": {name: summary(matrix, data_set.class_names) for name, matrix in total.confusion.items()}}
     for name, sweep in total.sweeps.items():

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from data.loader import ScaledImages, image_loader
 from data.sample import InputError, read_image, write_atomically, write_mask
 from net.deeplabv2 import MultiScale
-from tools import network, options, segmentation_network
+from tools import distributed, network, options, segmentation_network
 from tools.crf import crf_inference_probs
 from tools.metrics import ConfusionMatrix
 from tools.options import flag, non_negative, number_list, positive_int
@@ -87,12 +87,12 @@ def run(args, work_dir, data_set, ids) -> dict:
                          "check --work_dir and --voc12_root")
     for folder in FOLDERS.values() if args.seg_crf else OUTPUTS[:1]:
         (work_dir / folder).mkdir(exist_ok=True)
-    total = {}
+    own, total = {}, {}
     score = partial(score_image, work_dir.path, data_set, trained.args)
-    predictions = trained.predictions(ids, data_set.image_path)
-    for part in map_images(score, predictions, args.num_workers, NAME, total=len(ids)):
-        for name, confusion in part.items():
-            total.setdefault(name, ConfusionMatrix(data_set.num_classes + 1)).merge(confusion)
+    for part in trained.map_predictions(score, ids, data_set.image_path, NAME):
+        merge_scores(own, part)
+    for part in distributed.gather(own):
+        merge_scores(total, part)
     metrics = {"split": f"{args.seg_eval_list or 'val'} ({len(ids)} images)", "images": len(ids),
                "seg_net": trained.design.seg_net,
                "scores": {name: summary(confusion, data_set.class_names) for name, confusion in total.items()}}
@@ -100,6 +100,12 @@ def run(args, work_dir, data_set, ids) -> dict:
     for name, scores in metrics["scores"].items():
         log.info("  %-32s %6.2f", name, scores["miou"])
     return metrics
+
+
+def merge_scores(total: dict[str, ConfusionMatrix], part: dict[str, ConfusionMatrix]) -> None:
+    """Add the counts of `part` to those of `total`, name by name."""
+    for name, confusion in part.items():
+        total.setdefault(name, ConfusionMatrix(confusion.num_classes)).merge(confusion)
 
 
 # --- prediction -----------------------------------------------------------------------------------------------
@@ -126,6 +132,11 @@ class Trained:
         if self.takes_maximum:
             model = MultiScale(model, tuple(scale for scale in self.args.seg_test_scales if scale != 1))
         self.model = model.to(self.device).eval()
+
+    def map_predictions(self, function: Callable, ids: list[str], image_path: Callable, description: str) -> Iterator:
+        """function(prediction) of every image that falls to this process; arguments as tools.parallel.map_images."""
+        own = distributed.shard(ids)
+        return map_images(function, self.predictions(own, image_path), self.args.num_workers, description, total=len(own))
 
     def predictions(self, ids: list[str], image_path: Callable) -> Iterator[Prediction]:
         """The prediction of every image, at its original size. Raises InputError for one of a single pixel a side."""
@@ -203,10 +214,12 @@ def write_test_archive(args) -> None:
     folder = work_dir / "prediction_test"
     folder.mkdir(exist_ok=True)
     work = partial(write_final_mask, folder, data_set.image_path, trained.args)
-    for _ in map_images(work, trained.predictions(ids, data_set.image_path), args.num_workers, "test", total=len(ids)):
+    for _ in trained.map_predictions(work, ids, data_set.image_path, "test"):
         pass
-    write_archive(args.zip, folder, ids, args.competition)
-    check_archive(args.zip, ids, args.competition, data_set.num_classes, data_set.image_path)
+    distributed.barrier()
+    if distributed.is_main():
+        write_archive(args.zip, folder, ids, args.competition)
+        check_archive(args.zip, ids, args.competition, data_set.num_classes, data_set.image_path)
     log.info("%s: %d masks, checked; upload it as %s", args.zip, len(ids), args.competition)
 
 
@@ -232,11 +245,11 @@ def predict_folder(args) -> None:
     for kind in ("mask", "overlay"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     work = partial(write_pictures, folder, paths.get, trained.args)
-    predictions = trained.predictions(list(paths), paths.get)
-    for _ in map_images(work, predictions, args.num_workers, "images", total=len(paths)):
+    for _ in trained.map_predictions(work, list(paths), paths.get, "images"):
         pass
     names = "".join(f"{index} {name}\n" for index, name in enumerate(("background", *trained.class_names)))
-    write_atomically(folder / "classes.txt", lambda file: file.write(names.encode()))
+    if distributed.is_main():
+        write_atomically(folder / "classes.txt", lambda file: file.write(names.encode()))
     log.info("%s: masks and overlays of %d images; classes.txt names the indices", folder, len(paths))
 
 

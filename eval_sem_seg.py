@@ -6,7 +6,7 @@
 from functools import partial
 
 from data.sample import InputError, image_size, read_mask
-from tools import options
+from tools import distributed, options
 from tools.metrics import ConfusionMatrix
 from tools.parallel import map_images
 from tools.segmentation_scores import split_name, summary
@@ -26,9 +26,11 @@ def run(args, work_dir, data_set, ids) -> dict:
     if missing:
         raise InputError(f"{folder / missing[0]}.png: pseudo mask is missing ({len(missing)} of {len(ids)}); run "
                          "make_sem_seg_labels.py with these images in --infer_list, or score others with --eval_list")
-    chunks = [ids[i:i + CHUNK] for i in range(0, len(ids), CHUNK)]
-    confusion = ConfusionMatrix(data_set.num_classes + 1)
+    chunks = distributed.shard(ids[i:i + CHUNK] for i in range(0, len(ids), CHUNK))
+    own, confusion = ConfusionMatrix(data_set.num_classes + 1), ConfusionMatrix(data_set.num_classes + 1)
     for part in map_images(partial(score_masks, folder, data_set), chunks, args.num_workers, NAME, images_of=len):
+        own.merge(part)
+    for part in distributed.gather(own):
         confusion.merge(part)
     scores = summary(confusion, data_set.class_names)
     metrics = {"split": split_name(args, ids), "images": len(ids), "scores": {"pseudo mask": scores}}

@@ -13,7 +13,7 @@ from data.cam_store import CamRecord, write_record
 from data.loader import ScaledImages, image_loader, same_size_batches
 from data.sample import image_size
 from data.transforms import normalise
-from tools import interrupt, network, options
+from tools import distributed, interrupt, network, options
 from tools.options import flag, number_list, positive_int
 from tools.progress import progress
 from tools.work_dir import log
@@ -30,29 +30,34 @@ def _inference_options(group) -> None:
     group.add_argument("--cam_batch_size", type=positive_int, default=8, help="images of equal size at a time")
 
 
-OPTIONS = (options.RUN, options.DATA, options.INFER_LIST, options.BACKBONE, options.NETWORK, options.Group("inference", _inference_options))
+OPTIONS = (options.RUN, options.HARDWARE, options.DATA, options.INFER_LIST, options.BACKBONE, options.NETWORK,
+           options.Group("inference", _inference_options))
 
 
 def run(args, work_dir, data_set, ids) -> dict:
     """Write cam/ID.npz of every image. Returns the number of images and their mean size in KB."""
     device = network.prepare_device(args.device)
+    precision = network.autocast(args, device)
     checkpoint = args.checkpoint or work_dir.require("sfc.pth", "train_sfc")
     model = network.load_sfc(args, data_set.num_classes, checkpoint).to(device).eval()
+    network.lay_out(model.backbone, args)
     labels = torch.from_numpy(data_set.image_labels(ids))
     folder = work_dir / "cam"
     folder.mkdir(exist_ok=True)
 
     # The batches depend on the whole list alone, so that a continued run computes what an uninterrupted one does.
     missing = {index for index, name in enumerate(ids) if not (folder / f"{name}.npz").exists()}
-    batches = (batch for batch in same_size_batches(ids, data_set.image_path, args.cam_batch_size) if missing & set(batch))
+    batches = distributed.lazy_shard(same_size_batches(ids, data_set.image_path, args.cam_batch_size))
+    batches = (batch for batch in batches if missing & set(batch))
     work_dir.need_space(len(missing) * record_bytes(data_set, ids, labels, args.scales, model.backbone.stride), "CAM records")
     loader = image_loader(ScaledImages(ids, data_set.image_path, args.scales), batches, args.num_workers)
-    bar = progress(total=len(missing), desc=NAME, unit="image")
+    bar = progress(total=-(-len(missing) // distributed.world()), desc=NAME, unit="image")
     with torch.no_grad(), ThreadPoolExecutor(2) as writers, bar:
         pending = []
         for indices, scaled, size in loader:
-            maps = [infer(model, images.to(device, non_blocking=True), labels[indices].to(device), args.mask_cam)
-                    for images in scaled]
+            with precision:
+                maps = [infer(model, images.to(device, non_blocking=True), labels[indices].to(device), args.mask_cam)
+                        for images in scaled]
             for row, index in enumerate(indices):
                 record = present_maps([(weight[row], prototype[row]) for weight, prototype in maps], labels[index], size)
                 pending.append(writers.submit(
@@ -63,6 +68,7 @@ def run(args, work_dir, data_set, ids) -> dict:
             interrupt.check()
         for job in pending:
             job.result()
+    distributed.barrier()
     kilobytes = sum((folder / f"{name}.npz").stat().st_size for name in ids) / len(ids) / 1024
     log.info("%s: %d records, %.1f KB an image", NAME, len(ids), kilobytes)
     return {"images": len(ids), "kilobytes_per_image": round(kilobytes, 2)}

@@ -14,7 +14,7 @@ from data.cam_store import read_final_cam
 from data.loader import ScaledImages, image_loader
 from data.sample import read_image, write_mask
 from data.transforms import normalise
-from tools import network, options
+from tools import distributed, network, options
 from tools.crf import crf_inference_label
 from tools.options import background_offset, crf_options, flag, non_negative, positive_int
 from tools.parallel import map_images
@@ -48,7 +48,7 @@ def run(args, work_dir, data_set, ids) -> dict:
     cams = work_dir.require("cam", "make_cam")
     folder = work_dir / "sem_seg"
     folder.mkdir(exist_ok=True)
-    todo = [name for name in ids if not (folder / f"{name}.png").exists()]
+    todo = [name for name in distributed.shard(ids) if not (folder / f"{name}.png").exists()]
     if args.with_irn:
         device = network.prepare_device(args.device)
         model = network.load_irn(args, work_dir.require("irn.pth", "train_irn")).to(device).eval()

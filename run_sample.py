@@ -10,7 +10,7 @@
 import importlib
 
 from data.sample import InputError
-from tools import options
+from tools import distributed, options
 from tools.report import write_report
 from tools.scores_table import print_table
 from tools.work_dir import LAST_DEFAULT_STAGE, RESULT, STAGES, WorkDir, log
@@ -31,9 +31,11 @@ def main() -> None:
     def run() -> None:
         for name in choose_stages(args):
             options.run_stage(modules[name], args)
-        print_table(WorkDir(args.work_dir, args.quiet), options.open_data_set(args))
-        if args.report:
-            make_report(args)
+        work_dir = WorkDir(args.work_dir, args.quiet)
+        if distributed.is_main():
+            print_table(work_dir, options.open_data_set(args))
+            if args.report:
+                make_report(args)
 
     options.exit_with_message(run)
 

@@ -1,7 +1,7 @@
 """Stage 8: train a segmentation network on the pseudo masks.
 
     python train_deeplab.py --voc12_root VOCdevkit/VOC2012 --work_dir runs/sfc
-    python train_deeplab.py --voc12_root ... --seg_init deeplabv1_resnet101-coco.pth --seg_amp bf16
+    python train_deeplab.py --voc12_root ... --seg_init deeplabv1_resnet101-coco.pth --amp bf16
     python train_deeplab.py --voc12_root ... --seg_net deeplabv1_resnet38 --seg_init resnet38_imagenet.pth
     python train_deeplab.py --voc12_root ... --work_dir runs/full --label_dir VOCdevkit/VOC2012/SegmentationClassAug
 """
@@ -16,7 +16,7 @@ from data.loader import LabelledCrops, train_loader
 from data.sample import InputError
 from data.transforms import zero_outside
 from net.deeplabv2 import RESNET101_BLOCKS, MultiScale, multi_scale_loss
-from tools import engine, network, options, segmentation_network
+from tools import distributed, engine, network, options, segmentation_network
 from tools.options import flag, non_negative, number_list, positive_int
 from tools.segmentation_network import SEG_NETS, Design, add_own_option
 from tools.work_dir import log
@@ -77,11 +77,10 @@ def _training_options(group) -> None:
     own("seg_lr_every", "steps from one update of the learning rate to the next", type=positive_int)
     group.add_argument("--seg_momentum", type=non_negative, default=0.9, help="of SGD")
     group.add_argument("--seg_weight_decay", type=non_negative, default=5e-4, help="of SGD, except for biases")
-    group.add_argument("--seg_amp", choices=("bf16", "off"), default="off",
-                       help="bf16: networks run in bfloat16, losses and weights stay in float32")
 
 
-OPTIONS = (options.RUN, options.DATA, options.INFER_LIST, options.Group("segmentation network", _network_options),
+OPTIONS = (options.RUN, options.HARDWARE, options.DATA, options.INFER_LIST,
+           options.Group("segmentation network", _network_options),
            options.Group("training of the segmentation network", _training_options))
 
 
@@ -107,12 +106,14 @@ def run(args, work_dir, data_set, ids) -> dict:
 
     def batches(first_step):
         return train_loader(dataset, len(ids), step_images, args.seg_iterations, first_step, args.seed,
-                            args.num_workers)
+                            args.num_workers, distributed.share(step_images, args.seg_accumulate))
 
     trained = MultiScale(model, tuple(args.seg_loss_scales)) if args.seg_net == "deeplabv2_resnet101" else model
     trained.to(device).train()
+    network.lay_out(trained, args)
     training = engine.Training(trained, optimizer, scheduler, build_loss(args, trained, design, device), batches,
-                               args.seg_iterations, step_images, accumulate=args.seg_accumulate)
+                               args.seg_iterations, step_images, accumulate=args.seg_accumulate,
+                               scaler=network.loss_scaler(args, device))
     result = engine.fit(training, work_dir, NAME)
     engine.save_model(work_dir / "deeplab.pth", model, **design._asdict(), class_names=list(data_set.class_names))
     return {"seg_net": args.seg_net} | result
@@ -136,16 +137,19 @@ def scale_range(args) -> tuple[float, ...]:
 def build_loss(args, model, design: Design, device):
     """The loss function of engine.Training: the sum of the cross-entropies of every map that the network gives."""
     names = [f"scale {scale:g}" for scale in (1, *args.seg_loss_scales)] + ["maximum"]
+    precision = network.autocast(args, device)
+    cross_entropies = partial(multi_scale_loss, balanced=args.balanced_ce, count=distributed.count)
 
     def loss(batch, number):
-        torch.manual_seed(args.seed * 1_000_003 + number)               # dropout, the same after an interruption
+        # Dropout: the same after an interruption, another one on every process.
+        torch.manual_seed((args.seed * 1_000_003 + number) * distributed.world() + distributed.rank())
         images, boxes, labels = (part.to(device, non_blocking=True) for part in batch)
         images = zero_outside(segmentation_network.normalised(images, design), boxes)
-        with torch.autocast(device.type, torch.bfloat16, enabled=args.seg_amp == "bf16"):
+        with precision:
             logits = model(images)
         if torch.is_tensor(logits):                                     # DeepLabV1
-            return {"total": multi_scale_loss([logits.float()], labels, balanced=args.balanced_ce)[0]}
-        losses = multi_scale_loss([x.float() for x in logits], labels, balanced=args.balanced_ce)
+            return {"total": cross_entropies([logits.float()], labels)[0]}
+        losses = cross_entropies([x.float() for x in logits], labels)
         return {"total": losses.sum(), **dict(zip(names, losses))}
 
     return loss

@@ -10,7 +10,7 @@ from data.sample import InputError
 from data.transforms import normalise, zero_outside
 from net.backbone import build_backbone
 from net.irn import IRN, PathIndex, irn_loss
-from tools import engine, network, options
+from tools import distributed, engine, network, options
 from tools.options import flag, non_negative, positive_int
 from tools.progress import progress
 
@@ -34,13 +34,14 @@ def _training_options(group) -> None:
     group.add_argument("--irn_radius", type=positive_int, default=10, help="reach of pixel pairs in cells of the edge map")
 
 
-OPTIONS = (options.RUN, options.DATA, options.INFER_LIST, options.BACKBONE, options.WEIGHTS, options.IRN_CROP,
-           options.Group("training of IRN", _training_options))
+OPTIONS = (options.RUN, options.HARDWARE, options.GRAD_ACCUM, options.DATA, options.INFER_LIST, options.BACKBONE,
+           options.WEIGHTS, options.IRN_CROP, options.Group("training of IRN", _training_options))
 
 
 def run(args, work_dir, data_set, ids) -> dict:
     """Train on ir_label/*.png and write irn.pth. Returns losses and speed."""
     device = network.prepare_device(args.device)
+    precision = network.autocast(args, device)
     label_folder = work_dir.require("ir_label", "cam_to_ir_label")
     missing = [name for name in ids if not (label_folder / f"{name}.png").exists()]
     if missing:
@@ -54,6 +55,7 @@ def run(args, work_dir, data_set, ids) -> dict:
     model = IRN(build_backbone(args.backbone))
     network.initialise_backbone(model.backbone, args)
     model = model.to(device).train()
+    network.lay_out(model, args)
     path_index = PathIndex(args.irn_radius)
     optimizer, scheduler = engine.poly_sgd(
         model.parameter_groups(args.irn_lr, args.irn_lr * args.irn_lr_displacement_factor), total_steps,
@@ -63,33 +65,39 @@ def run(args, work_dir, data_set, ids) -> dict:
 
     def loss(batch, step):
         images, boxes, labels = (part.to(device, non_blocking=True) for part in batch)
-        edge, displacement = model(prepare(images, boxes))
-        losses = irn_loss(edge, displacement, labels, path_index)
+        with precision:
+            edge, displacement = model(prepare(images, boxes))
+        losses = irn_loss(edge.float(), displacement.float(), labels, path_index)
         return {"total": losses.pop("loss_total"), **losses}
 
     def prepare(images, boxes):
         return zero_outside(normalise(images, model.backbone.mean, model.backbone.std), boxes)
 
     def batches(first_step, steps=total_steps):
-        return train_loader(dataset, len(ids), args.irn_batch_size, steps, first_step, args.seed, args.num_workers)
+        return train_loader(dataset, len(ids), args.irn_batch_size, steps, first_step, args.seed, args.num_workers,
+                            distributed.share(args.irn_batch_size, args.grad_accum))
 
     training = engine.Training(model, optimizer, scheduler, loss, batches, total_steps, args.irn_batch_size,
-                               epoch_steps=steps_per_epoch)
+                               accumulate=args.grad_accum, epoch_steps=steps_per_epoch,
+                               scaler=network.loss_scaler(args, device))
     result = engine.fit(training, work_dir, NAME)
-    set_mean_displacement(model, progress(batches(0, steps_per_epoch), desc="mean displacement", unit="step"), prepare, device)
+    epoch = progress(batches(0, steps_per_epoch), desc="mean displacement", unit="step")
+    set_mean_displacement(model, epoch, steps_per_epoch, args.irn_batch_size, prepare, device)
     engine.save_model(work_dir / "irn.pth", model, backbone=args.backbone)
     return result
 
 
 @torch.no_grad()
-def set_mean_displacement(model, loader, prepare, device) -> None:
-    """Mean displacement over an epoch of training crops; IRN subtracts it at inference."""
-    total, count = torch.zeros(2, device=device), 0
+def set_mean_displacement(model, loader, steps: int, batch_size: int, prepare, device) -> None:
+    """Mean displacement over an epoch of training crops; IRN subtracts it at inference.
+
+    steps, batch_size  of the epoch, over all processes
+    """
+    total = torch.zeros(2, device=device)
     for images, boxes, _ in loader:
         _, displacement = model(prepare(images.to(device), boxes.to(device)))
-        total += displacement.mean((0, 2, 3))
-        count += 1
-    model.mean_shift.running_mean.copy_(total / count)
+        total += displacement.mean((0, 2, 3)) * (len(images) / batch_size)
+    model.mean_shift.running_mean.copy_(distributed.total(total) / steps)
 
 
 if __name__ == "__main__":

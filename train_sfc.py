@@ -11,7 +11,7 @@ from data.loader import TrainCrops, train_loader
 from data.sample import InputError
 from data.transforms import normalise, zero_outside
 from net.msdw import MSDWLoss, bank_samples, distribution_coefficient
-from tools import engine, network, options, visualize
+from tools import distributed, engine, network, options, visualize
 from tools.options import flag, non_negative, positive_int
 from tools.work_dir import log
 
@@ -54,7 +54,8 @@ def _method_options(group) -> None:
     flag(group, "cls_half", True, "average L_cls over scale 1 and 0.5 (release), not scale 1 alone (Eq. 1)")
 
 
-OPTIONS = (options.RUN, options.DATA, options.TRAIN_LIST, options.BACKBONE, options.WEIGHTS, options.NETWORK,
+OPTIONS = (options.RUN, options.HARDWARE, options.GRAD_ACCUM, options.DATA, options.TRAIN_LIST, options.BACKBONE,
+           options.WEIGHTS, options.NETWORK,
            options.Group("training of the classifier", _training_options),
            options.Group("shared feature calibration", _method_options))
 
@@ -62,38 +63,55 @@ OPTIONS = (options.RUN, options.DATA, options.TRAIN_LIST, options.BACKBONE, opti
 def run(args, work_dir, data_set, ids) -> dict:
     """Train and write sfc.pth. Returns losses, speed, class counts n_c and DC_c."""
     device = network.prepare_device(args.device)
+    precision = network.autocast(args, device)
     labels = data_set.image_labels(ids)
     counts = count_classes(labels, data_set)
     steps_per_epoch = len(ids) // args.batch_size
     if steps_per_epoch == 0:
         raise InputError(f"{len(ids)} training images make no batch of {args.batch_size}; lower --batch_size")
     total_steps = steps_per_epoch * args.epochs
+    step_images = args.batch_size + args.ibr * args.ibr_images
+    loaded = distributed.share(args.batch_size, 1 if args.ibr else args.grad_accum)
+    computed = torch.from_numpy(distributed.share(step_images, args.grad_accum)).to(device)
 
     model = network.build_sfc(args, data_set.num_classes)
     frozen = network.initialise(model, args)
     network.set_training_mode(model.to(device), frozen)
+    network.lay_out(model.backbone, args)
     dc = coefficients(args, counts, labels, steps_per_epoch)
     criterion = build_loss(args, dc).to(device)
     bank = ImageBank(data_set.num_classes, args.crop_size, device, args.ibr_allow_empty)
     optimizer, scheduler = build_optimizer(args, model, total_steps)
     dataset = TrainCrops(ids, labels, data_set.image_path, args.crop_size, parse_range(args.resize_long), args.flip, args.seed)
 
-    def loss(batch, step):
-        images, boxes, present = (part.to(device, non_blocking=True) for part in batch)
-        if args.ibr:
-            bank.update(images, boxes, batch[2])
-            draw = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
-            added = bank.draw(args.ibr_images, draw)
-            images, boxes, present = (torch.cat(pair) for pair in zip((images, boxes, present), added))
+    def with_bank(batch, step):
+        """The images that this process computes; for the bank, all processes see the whole batch, and they draw the same."""
+        *pixels, present = batch
+        images, boxes = (part.to(device, non_blocking=True) for part in pixels)
+        if not args.ibr:
+            return images, boxes, present.to(device, non_blocking=True)
+        images, boxes, present = (distributed.gather_batch(part, args.batch_size) for part in (images, boxes, present))
+        bank.update(images, boxes, present)
+        draw = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
+        added = bank.draw(args.ibr_images, draw)
+        return [torch.cat(pair)[computed] for pair in zip((images, boxes, present.to(device, non_blocking=True)), added)]
+
+    def loss(part, _):
+        images, boxes, present = part
         images = zero_outside(normalise(images, model.backbone.mean, model.backbone.std), boxes)
-        return criterion(*model.forward_scales(images, boxes, present), present)._asdict()
+        with precision:
+            outputs = model.forward_scales(images, boxes, present)
+        return criterion(*outputs, present)._asdict()
 
     fixed = [part[:4] for part in next(iter(train_loader(dataset, len(ids), args.batch_size, 1, 0, args.seed, 0)))]
     training = engine.Training(
         model, optimizer, scheduler, loss,
-        lambda first: train_loader(dataset, len(ids), args.batch_size, total_steps, first, args.seed, args.num_workers),
-        total_steps, args.batch_size + args.ibr * args.ibr_images, args.clip_norm, {"bank": bank},
-        lambda writer, step: log_cams(writer, step, model, fixed, device, frozen), epoch_steps=steps_per_epoch)
+        lambda first: train_loader(dataset, len(ids), args.batch_size, total_steps, first, args.seed, args.num_workers,
+                                   loaded),
+        total_steps, step_images, args.clip_norm, {"bank": bank},
+        lambda writer, step: log_cams(writer, step, model, fixed, device, frozen),
+        accumulate=args.grad_accum, epoch_steps=steps_per_epoch, prepare=with_bank,
+        scaler=network.loss_scaler(args, device))
     result = engine.fit(training, work_dir, NAME)
     engine.save_model(work_dir / "sfc.pth", model, backbone=args.backbone, num_classes=data_set.num_classes,
                       class_names=list(data_set.class_names))

@@ -23,14 +23,17 @@ class EpochBatches(Sampler):
 
     num_images, batch_size   images of the list and of a batch
     total_steps, first_step  the batches [first_step, total_steps) of the whole training are given
+    share                    positions in a batch of the images that this process loads; None: all
     """
 
-    def __init__(self, num_images: int, batch_size: int, total_steps: int, first_step: int, seed: int):
+    def __init__(self, num_images: int, batch_size: int, total_steps: int, first_step: int, seed: int,
+                 share: np.ndarray | None = None):
         self.num_images = num_images
         self.batch_size = batch_size
         self.total_steps = total_steps
         self.first_step = first_step
         self.seed = seed
+        self.share = np.arange(batch_size) if share is None else share
 
     def __len__(self) -> int:
         return self.total_steps - self.first_step
@@ -43,8 +46,7 @@ class EpochBatches(Sampler):
             if epoch != order_of:
                 order = np.random.default_rng([self.seed, epoch]).permutation(self.num_images)
                 order_of = epoch
-            start = position * self.batch_size
-            yield [(epoch, int(i)) for i in order[start:start + self.batch_size]]
+            yield [(epoch, int(i)) for i in order[position * self.batch_size + self.share]]
 
 
 class TrainCrops(Dataset):
@@ -159,17 +161,17 @@ def same_size_batches(ids: list[str], image_path: Callable, batch_size: int, win
 
 
 def follow_parent(_worker: int = 0) -> None:
-    """In a worker process: leave the terminal's signals to the parent, and end when it does, even by SIGKILL."""
+    """In a worker process: leave signals, which launchers send to all, to the parent; end when it does, even by SIGKILL."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)                                  # PR_SET_PDEATHSIG
 
 
 def train_loader(dataset: Dataset, num_images: int, batch_size: int, total_steps: int, first_step: int, seed: int,
-                 num_workers: int) -> DataLoader:
-    """Batches of `dataset` from `first_step` to `total_steps`, in the order that `seed` gives."""
-    batches = EpochBatches(num_images, batch_size, total_steps, first_step, seed)
+                 num_workers: int, share: np.ndarray | None = None) -> DataLoader:
+    """Batches of `dataset` from `first_step` to `total_steps`, in the order that `seed` gives; arguments as there."""
+    batches = EpochBatches(num_images, batch_size, total_steps, first_step, seed, share)
     return DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, pin_memory=torch.cuda.is_available(),
                       worker_init_fn=follow_parent)
 

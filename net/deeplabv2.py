@@ -4,6 +4,7 @@ Layout and settings are those of the PyTorch port deeplab-pytorch, which the SFC
 """
 
 import re
+from typing import Callable
 
 import torch
 import torch.nn as nn
@@ -151,38 +152,39 @@ def rescale(image: torch.Tensor, scale: float) -> torch.Tensor:
 
 
 def multi_scale_loss(logits: list[torch.Tensor], label: torch.Tensor, ignore: int = IGNORE_LABEL,
-                     balanced: bool = False) -> torch.Tensor:
+                     balanced: bool = False, count: Callable = torch.sum) -> torch.Tensor:
     """Cross-entropy of each logits map against the label brought to its grid; the training loss is their sum.
 
     logits    K maps (N, num_classes, h_k, w_k)
     label     (N, H, W) integer class ids, 0 background, `ignore` where unknown
-    ignore, balanced   see pixel_cross_entropy
+    ignore, balanced, count   see pixel_cross_entropy
     Returns   (K,) losses.
     """
-    return torch.stack([pixel_cross_entropy(x, downsample_label(label, x.shape[2:]), ignore, balanced)
+    return torch.stack([pixel_cross_entropy(x, downsample_label(label, x.shape[2:]), ignore, balanced, count)
                         for x in logits])
 
 
 def pixel_cross_entropy(logits: torch.Tensor, label: torch.Tensor, ignore: int = IGNORE_LABEL,
-                        balanced: bool = False) -> torch.Tensor:
+                        balanced: bool = False, count: Callable = torch.sum) -> torch.Tensor:
     """Mean cross-entropy over the known pixels; 0 where there are none.
 
     logits    (N, num_classes, h, w)
     label     (N, h, w) integer class ids, 0 background, `ignore` where unknown
     balanced  the mean of the background pixels' and the foreground pixels' mean, which keeps the large background
               from dominating
+    count     (N, h, w) bool -> the pixels that a sum over the true ones is divided by
     """
     label = label.long()
     loss = F.cross_entropy(logits, label, ignore_index=ignore, reduction="none")
     known = label != ignore
     if not balanced:
-        return mean_where(loss, known)
-    return (mean_where(loss, known & (label == 0)) + mean_where(loss, known & (label != 0))) / 2
+        return mean_where(loss, known, count)
+    return (mean_where(loss, known & (label == 0), count) + mean_where(loss, known & (label != 0), count)) / 2
 
 
-def mean_where(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of x where mask is true; 0 for an empty mask."""
-    return (x * mask).sum() / mask.sum().clamp(min=1)
+def mean_where(x: torch.Tensor, mask: torch.Tensor, count: Callable = torch.sum) -> torch.Tensor:
+    """Mean of x where mask is true; 0 for an empty mask. count: see pixel_cross_entropy."""
+    return (x * mask).sum() / count(mask).clamp(min=1)
 
 
 # torchvision's names of a bottleneck's parts -> deeplab-pytorch's.

@@ -3,9 +3,12 @@
 import torch
 import torch.nn.functional as F
 
+from net.precision import in_float32
+
 EPS = 1e-5
 
 
+@in_float32
 def pixel_correlation(cam: torch.Tensor, feature: torch.Tensor, steps: int = 2) -> torch.Tensor:
     """Average the CAM of each pixel over the pixels with similar features.
 

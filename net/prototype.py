@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from net.precision import in_float32
+
 EPS = 1e-5
 
 
@@ -23,6 +25,7 @@ def threshold_seeds(weight_cam: torch.Tensor, valid: torch.Tensor, threshold: fl
     return ((weight_cam > threshold) & valid).to(weight_cam.dtype)
 
 
+@in_float32
 def masked_average(feature: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
     """Prototypes P (Eq. 3): the mean feature over the seeds of each class; 0 for a class without seeds.
 
@@ -34,6 +37,7 @@ def masked_average(feature: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
     return total / (seeds.sum((2, 3)).unsqueeze(2) + EPS)
 
 
+@in_float32
 def cosine_cam(feature: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
     """M_P (Eq. 4): ReLU of the cosine similarity of every pixel and every prototype.
 

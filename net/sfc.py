@@ -88,7 +88,7 @@ class SFCNet(nn.Module):
                      half-scale branch, whose boxes are those of the full crop
         """
         features = self.backbone(image)
-        logits = self.classifier(features[3])
+        logits = self.classifier(features[3]).float()
         valid = valid_mask(box, label, logits.shape[2:], mask_stride or self.backbone.stride)
         coarse = normalise_cam(logits) * valid
         small = F.interpolate(image, logits.shape[2:], mode="bilinear", align_corners=True)
@@ -111,7 +111,7 @@ class SFCNet(nn.Module):
                   True: they are set to 0 before PCM, as in training
         """
         features = self.backbone(torch.cat([image, image.flip(3)]))
-        logits = sum_flips(self.classifier(features[3]))
+        logits = sum_flips(self.classifier(features[3]).float())
         small = F.interpolate(image, logits.shape[2:], mode="bilinear", align_corners=True)
         small = small + F.interpolate(image.flip(3), logits.shape[2:], mode="bilinear", align_corners=True).flip(3)
         present = with_background(label.bool())[:, :, None, None]
@@ -160,7 +160,7 @@ def unit_length_on_grid(side: nn.Module, feature: torch.Tensor, grid: tuple[int,
         (rows, row_share), (columns, column_share) = (
             bilinear_taps(length, cells, feature.device) for length, cells in zip(feature.shape[2:], grid))
         feature = feature[:, :, rows[:, None], columns]                                      # (N, D, 2h, 2w)
-    out = side(feature)
+    out = side(feature).float()
     out = out * (1 / (out.norm(dim=1, keepdim=True) + EPS))
     if sparse:
         out = torch.lerp(out[..., 0::2], out[..., 1::2], column_share)

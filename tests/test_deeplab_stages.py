@@ -132,13 +132,13 @@ def test_accumulated_gradients_are_those_of_the_whole_step():
         weight = torch.nn.Parameter(torch.ones(3))
         training = engine.Training(None, None, None, lambda batch, _: {"total": (batch[0] @ weight).square().mean()},
                                    None, 1, 4, accumulate=accumulate)
-        losses = engine._backward(training, [torch.arange(12.0).view(4, 3)], 0)
+        losses = engine._backward(training, training.loss, [torch.arange(12.0).view(4, 3)], 0)
         return weight.grad, losses["total"]
     torch.testing.assert_close(gradient(2), gradient(1))
 
 
 def test_bf16_trains_in_float32_weights(command, masks, tmp_path):
-    assert command("train_deeplab", "--work_dir", tmp_path, *masks, "--seg_amp", "bf16", "--balanced_ce") == 0
+    assert command("train_deeplab", "--work_dir", tmp_path, *masks, "--amp", "bf16", "--balanced_ce") == 0
     weights = torch.load(tmp_path / "deeplab.pth", weights_only=True)["model"]
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32, torch.int64}
 

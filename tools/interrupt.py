@@ -7,6 +7,8 @@ import signal
 import sys
 from typing import Iterator
 
+from tools import distributed
+
 _received: int | None = None
 
 
@@ -27,12 +29,12 @@ def watched() -> Iterator[None]:
 
     def note(signum, _frame):
         global _received
-        signal.signal(signum, signal.SIG_DFL)
-        if os.getpid() != process:                                  # a forked child: it has nothing to save
-            os.kill(os.getpid(), signum)
+        if os.getpid() != process:                                  # a forked child: the signal is the parent's affair
             return
+        signal.signal(signum, signal.SIG_DFL)
         _received = signum
-        print(f"\n{signal.Signals(signum).name}: saving what is under way; once more to stop at once", file=sys.stderr)
+        if distributed.is_main():
+            print(f"\n{signal.Signals(signum).name}: saving what is under way; once more to stop at once", file=sys.stderr)
 
     before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -43,7 +45,9 @@ def watched() -> Iterator[None]:
 
 
 def requested() -> bool:
-    """Whether a signal came while `watched`."""
+    """Whether a signal came while `watched`, to any process of the run: all of them must ask at the same step."""
+    global _received
+    _received = distributed.maximum(_received or 0) or None
     return _received is not None
 
 
@@ -55,4 +59,4 @@ def check() -> None:
 
 def command_to_go_on() -> str:
     """The command of this process, for the user to type again (without --overwrite, which would start anew)."""
-    return shlex.join(["python", *(word for word in sys.argv if word != "--overwrite")])
+    return shlex.join([*distributed.launcher(), *(word for word in sys.argv if word != "--overwrite")])

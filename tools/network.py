@@ -7,7 +7,7 @@ from data.sample import InputError
 from net.backbone import Backbone, build_backbone
 from net.irn import IRN
 from net.sfc import SFCNet
-from tools import weights
+from tools import distributed, weights
 from tools.work_dir import log
 
 
@@ -73,10 +73,38 @@ def set_training_mode(model: nn.Module, frozen_batchnorm: bool) -> None:
         weights.freeze_batchnorm(model)
 
 
+AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(args, device: torch.device) -> torch.autocast:
+    """Where networks run in the precision of --amp. Raises InputError for float16 on the CPU."""
+    if args.amp == "fp16" and device.type == "cpu":
+        raise InputError("--amp fp16 needs a GPU; --amp bf16 works on the CPU too")
+    return torch.autocast(device.type, AMP_TYPES.get(args.amp, torch.bfloat16), enabled=args.amp != "off")
+
+
+def loss_scaler(args, device: torch.device) -> torch.amp.GradScaler:
+    """Keeps small gradients of float16 above zero; does nothing in other precisions."""
+    return torch.amp.GradScaler(device.type, enabled=args.amp == "fp16")
+
+
+def lay_out(module: nn.Module, args) -> None:
+    """Memory layout of --channels_last, and --compile; `module` is one that is called, not only its parts."""
+    if args.channels_last:
+        module.to(memory_format=torch.channels_last)
+    if args.compile:
+        module.compile()
+
+
 def prepare_device(name: str) -> torch.device:
-    """The device, with an error when it is not there."""
+    """The device, with an error when it is not there; of several processes on a node, each gets its own GPU."""
     try:
         device = torch.device(name)
+        if device.type == "cuda":
+            if distributed.world() > 1:
+                device = torch.device("cuda", distributed.local_rank())
+            torch.cuda.set_device(device.index or 0)
+            torch.set_float32_matmul_precision("high")                  # TF32; convolutions have it anyway
         torch.zeros(1, device=device)
         return device
     except (RuntimeError, AssertionError) as error:

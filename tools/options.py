@@ -17,7 +17,7 @@ import torch
 from coco14.coco import Coco14
 from data.sample import InputError, read_list
 from net.backbone import BACKBONES
-from tools import interrupt, progress
+from tools import distributed, interrupt, progress
 from tools.work_dir import WorkDir, log
 from voc12.voc import Voc12
 
@@ -90,7 +90,7 @@ def _run_options(group) -> None:
                        help="defaults of the method: what the authors released, the paper to the letter, or the "
                             "settings of the bundled small images; single flags still win")
     group.add_argument("--seed", type=int, default=0, help="seed of every random choice")
-    group.add_argument("--num_workers", type=int, default=default_workers(), help="processes that load or compute")
+    group.add_argument("--num_workers", type=int, default=default_workers(), help="processes that load or compute, a rank")
     group.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
     flag(group, "overwrite", False, "replace what the work directory holds of another configuration; a stage script "
                                     "of its own then also redoes what is complete")
@@ -98,8 +98,10 @@ def _run_options(group) -> None:
 
 
 def default_workers() -> int:
+    """The cores that this process may use, at most 16; those of a node are divided between its processes."""
     import os
-    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, cores // distributed.local_world()))
 
 
 def _data_options(group) -> None:
@@ -151,6 +153,20 @@ def _background_options(group) -> None:
     group.add_argument("--background_offset", type=float, default=0.4, help="what the background step adds")
 
 
+def _hardware_options(group) -> None:
+    group.add_argument("--amp", choices=("off", "bf16", "fp16"), default="off",
+                       help="networks compute in bfloat16 or float16 (a GPU, scaled loss); weights, losses, PCM and "
+                            "prototypes stay in float32")
+    flag(group, "channels_last", False, "networks keep the channels of a pixel together in memory")
+    flag(group, "compile", False, "torch.compile for the networks")
+
+
+def _grad_accum_options(group) -> None:
+    group.add_argument("--grad_accum", type=positive_int, default=1,
+                       help="passes that the images of a step are computed in, for small GPUs; clipping and schedule see "
+                            "the whole step")
+
+
 def _weight_options(group) -> None:
     group.add_argument("--weights", default="imagenet",
                        help="initial weights: imagenet (torchvision, or the packages of the backbone), none, or a file "
@@ -198,6 +214,8 @@ WEIGHTS = Group("initial weights", _weight_options)
 BACKGROUND = Group("fused CAMs", _background_options)
 FINAL_IR = Group("M_final for IR labels", _final_ir)
 FINAL_MASK = Group("M_final for pseudo masks", _final_mask)
+HARDWARE = Group("precision and memory layout (all off: their gain on a GPU is not measured yet)", _hardware_options)
+GRAD_ACCUM = Group("memory", _grad_accum_options)
 IRN_CROP = Group("IRN", _irn_crop)
 CRF = Group("label-CRF", _crf_options)
 
@@ -279,9 +297,12 @@ def seed_everything(seed: int) -> None:
 
 
 def exit_with_message(action: Callable) -> None:
-    """Call `action`; turn unusable input, a full disk and signals into a message and an exit status."""
+    """Call `action`; turn unusable input, a full disk and signals into a message and an exit status.
+
+    Of several processes, one says the message.
+    """
     try:
-        with interrupt.watched():
+        with interrupt.watched(), distributed.running():
             action()
     except InputError as error:
         # A loader process hands its traceback on as text; the message is behind the last class name.
@@ -294,16 +315,22 @@ def exit_with_message(action: Callable) -> None:
             raise
         stop(2, f"{error.filename or 'work directory'}: {error.strerror}; make room or choose another --work_dir, then the "
                 "same command goes on where this one stopped")
+    except RuntimeError as error:
+        if not distributed.connection_lost(error):
+            raise
+        stop(1, "another process of this run ended, so this one cannot go on; everything up to the last checkpoint is kept, "
+                f"to go on:\n  {interrupt.command_to_go_on()}")
 
 
 def stop(status: int, message: str, label: str = "error: ") -> None:
-    print(f"{label}{message}", file=sys.stderr)
+    if distributed.speaks_first():
+        print(f"{label}{message}", file=sys.stderr, flush=True)
     sys.exit(status)
 
 
 def open_work_dir(args) -> WorkDir:
     """The work directory the flags name; from here on --quiet holds."""
-    progress.quiet = args.quiet
+    progress.quiet = args.quiet or not distributed.is_main()
     return WorkDir(args.work_dir, args.quiet)
 
 

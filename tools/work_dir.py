@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from data.sample import InputError, write_atomically
+from tools import distributed
 
 UPSTREAM = {                                   # stages whose output a stage reads
     "train_sfc": (),
@@ -44,11 +45,19 @@ _locks = {}                                    # open lock files of this process
 class WorkDir:
     """runs/NAME. Raises InputError when it cannot be written, is in use, or its config.json is damaged.
 
+    Of several processes, rank 0 alone locks it, keeps the log and writes the JSON files.
+
     quiet  keep the log off the screen
     """
 
     def __init__(self, path: str | Path, quiet: bool = False):
         self.path = Path(path)
+        if not distributed.is_main():
+            log.handlers = [logging.NullHandler()]
+            log.propagate = False
+        distributed.from_main(lambda: self._open(quiet))
+
+    def _open(self, quiet: bool) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock()
@@ -117,7 +126,7 @@ class WorkDir:
 
     def begin(self, stage: str, settings: dict, outputs: tuple[str, ...], overwrite: bool = False,
               force: bool = False) -> str:
-        """Enter `stage` in config.json.
+        """Enter `stage` in config.json; the answer of rank 0 on all processes.
 
         settings   what its result depends on (flags)
         outputs    the files and folders of its result in the work directory
@@ -126,6 +135,9 @@ class WorkDir:
         Returns "new", "resume" (begun before with the same settings) or "complete".
         Raises InputError when the outputs there belong to other settings, saying which.
         """
+        return distributed.from_main(lambda: self._begin(stage, settings, outputs, overwrite, force))
+
+    def _begin(self, stage: str, settings: dict, outputs: tuple[str, ...], overwrite: bool, force: bool) -> str:
         config = self.config()
         upstream = {name: _identity(config[name]) for name in UPSTREAM[stage] if name in config}
         entry = {"settings": settings, "upstream": upstream, "complete": False, "machine": _machine()}
@@ -154,12 +166,21 @@ class WorkDir:
         return "new"
 
     def finish(self, stage: str, metrics: dict, seconds: float) -> None:
-        """Mark `stage` complete and store its scores; times, which differ from run to run, go to config.json."""
+        """Mark `stage` complete and store its scores; times, which differ from run to run, go to config.json.
+
+        Waits for all processes before.
+        """
+        distributed.barrier()
+        if distributed.is_main():
+            self._finish(stage, metrics, seconds)
+
+    def _finish(self, stage: str, metrics: dict, seconds: float) -> None:
         speed = {name: metrics.pop(name) for name in ("images_per_second",) if name in metrics}
         self.save_metrics(stage, metrics)
         config = self.config()
         config[stage]["complete"] = True
-        config[stage]["machine"] |= speed | {"seconds": round(seconds, 1), "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
+        config[stage]["machine"] |= speed | {
+            "processes": distributed.world(), "seconds": round(seconds, 1), "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
         self._write_json("config.json", config)
         (self.path / f"{stage}_checkpoint.pth").unlink(missing_ok=True)
 

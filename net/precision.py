@@ -1,0 +1,17 @@
+"""What stays in float32 when networks run in half precision."""
+
+from functools import wraps
+from typing import Callable
+
+import torch
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+def in_float32(function: Callable) -> Callable:
+    """`function` of tensors, computed in float32 inside torch.autocast too; arguments in half precision are converted."""
+    @wraps(function)
+    def in_full_precision(first: torch.Tensor, *args, **kwargs):
+        with torch.autocast(first.device.type, enabled=False):
+            return function(*(x.float() if torch.is_tensor(x) and x.dtype in HALF else x for x in (first, *args)), **kwargs)
+    return in_full_precision

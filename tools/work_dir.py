@@ -251,8 +251,15 @@ def _remove(path: Path) -> None:
 
 
 def _machine() -> dict:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return {"python": platform.python_version(), "torch": torch.__version__, "hardware": device, "commit": _commit()}
+    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{_processor()}, {os.cpu_count()} cores"
+    return {"python": platform.python_version(), "torch": torch.__version__, "hardware": hardware, "commit": _commit()}
+
+
+def _processor() -> str:
+    """Name of the CPU: Linux keeps it in a file, elsewhere Python may know it."""
+    path = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in path.read_text().splitlines() if line.startswith("model name")] if path.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:

@@ -67,7 +67,7 @@ def run(args, work_dir, data_set, ids) -> dict:
         images, boxes, labels = (part.to(device, non_blocking=True) for part in batch)
         with precision:
             edge, displacement = model(prepare(images, boxes))
-        losses = irn_loss(edge.float(), displacement.float(), labels, path_index)
+        losses = irn_loss(edge.float(), displacement.float(), labels, path_index, distributed.count)
         return {"total": losses.pop("loss_total"), **losses}
 
     def prepare(images, boxes):

@@ -6,7 +6,7 @@ object. All maps lie on the grid of the backbone's first stage (stride 4 for Res
 """
 
 import functools
-from typing import Iterator
+from typing import Callable, Iterator
 
 import torch
 import torch.nn as nn
@@ -274,10 +274,11 @@ def affinity_labels(label: torch.Tensor, path_index: PathIndex) -> tuple[torch.T
 
 
 def irn_loss(edge_logit: torch.Tensor, displacement: torch.Tensor, label: torch.Tensor,
-             path_index: PathIndex) -> dict[str, torch.Tensor]:
+             path_index: PathIndex, count: Callable = torch.sum) -> dict[str, torch.Tensor]:
     """IRN's affinity and displacement losses (Ahn et al. 2019, section 4).
 
     edge_logit (N, 1, h, w), displacement (N, 2, h, w); label (N, H, W) class ids at image or grid size, 255 unknown.
+    count: mask (N, ...) -> the pairs that a sum over the true ones is divided by.
     Returns scalars `loss_pos`, `loss_neg` (affinity), `loss_dp_fg`, `loss_dp_bg` (displacement), `loss_total`.
     """
     label = downsample_label(label, edge_logit.shape[2:])
@@ -295,15 +296,15 @@ def irn_loss(edge_logit: torch.Tensor, displacement: torch.Tensor, label: torch.
     l1 = difference.abs().sum(1)
 
     losses = {
-        "loss_pos": (masked_mean(affinity_loss, background) + masked_mean(affinity_loss, foreground)) / 2,
-        "loss_neg": masked_mean(affinity_loss, different),
-        "loss_dp_fg": masked_mean(l1, foreground) / 2,
-        "loss_dp_bg": masked_mean(l1, background) / 2,
+        "loss_pos": (masked_mean(affinity_loss, background, count) + masked_mean(affinity_loss, foreground, count)) / 2,
+        "loss_neg": masked_mean(affinity_loss, different, count),
+        "loss_dp_fg": masked_mean(l1, foreground, count) / 2,
+        "loss_dp_bg": masked_mean(l1, background, count) / 2,
     }
     losses["loss_total"] = sum(losses.values()) / 2
     return losses
 
 
-def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of x where mask is true; 0 for an empty mask."""
-    return (x * mask).sum() / (mask.sum() + EPSILON)
+def masked_mean(x: torch.Tensor, mask: torch.Tensor, count: Callable = torch.sum) -> torch.Tensor:
+    """Mean of x where mask is true; 0 for an empty mask. count: see irn_loss."""
+    return (x * mask).sum() / (count(mask) + EPSILON)

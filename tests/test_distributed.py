@@ -206,6 +206,9 @@ def test_the_chain_by_torchrun(mini, command, odd_list, tmp_path, capsys):
     ids = sorted(read_list(odd_list))
     for folder in ("cam", "ir_label", "sem_seg"):
         assert sorted(path.stem for path in (tmp_path / "two" / folder).iterdir()) == ids
+    assert command("train_irn", "--work_dir", shutil.copytree(tmp_path / "two", tmp_path / "irn"), *flags[:-1], "--overwrite") == 0
+    assert losses_of(tmp_path / "irn", "train_irn") == pytest.approx(losses_of(tmp_path / "two", "train_irn"), rel=1e-5)
+    torch.testing.assert_close(weights_of(tmp_path / "irn", "irn.pth"), weights_of(tmp_path / "two", "irn.pth"), atol=1e-4, rtol=1e-3)
     log = (tmp_path / "two/log.txt").read_text()
     assert log.count("make_cam: 23 records") == 1
 

@@ -1,7 +1,11 @@
 """Tables and figures of the paper as commands."""
 
 import csv
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from tools import options, reproduce, results
 from tools.paper_tables import GAINS, SETTINGS, TABLES
 from tools.results import Outcome, Series
 
+ROOT = Path(__file__).resolve().parents[1]
 TINY_DATA = "--num_train 24 --num_val 8 --image_size 64 --num_classes 4 --workers 1"
 TINY_RUN = ("--crop_size 64 --resize_long 48,80 --epochs 1 --batch_size 6 --ibr_images 2 --scales 1.0 --no-eval_crf "
             "--num_workers 0 --device cpu")
@@ -218,3 +223,18 @@ def test_figure_of_an_unknown_image(finished, monkeypatch, capsys):
     _, flags = finished
     assert call(monkeypatch, "--figure", "3", "--ids", "nobody", *flags) == 2
     assert "nobody" in capsys.readouterr().err
+
+
+def test_a_signal_says_how_to_go_on(finished, tmp_path):
+    """The running chain is told too, and the message names the module as it was started."""
+    _, flags = finished
+    flags = ["--table", "6", *map(str, flags), "--runs_dir", str(tmp_path / "runs")]
+    process = subprocess.Popen([sys.executable, "-m", "tools.reproduce", *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("runs/mini/V_seed0/config.json")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "to go on:\n  python -m tools.reproduce --table 6" in errors
+    assert not (tmp_path / "runs/mini/V_seed0/command.json").exists()

@@ -59,4 +59,6 @@ def check() -> None:
 
 def command_to_go_on() -> str:
     """The command of this process, for the user to type again (without --overwrite, which would start anew)."""
-    return shlex.join([*distributed.launcher(), *(word for word in sys.argv if word != "--overwrite")])
+    spec = sys.modules["__main__"].__spec__
+    program = ["-m", spec.name] if spec and spec.origin == sys.argv[0] else [sys.argv[0]]        # python -m tools.reproduce
+    return shlex.join([*distributed.launcher(), *program, *(word for word in sys.argv[1:] if word != "--overwrite")])

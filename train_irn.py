@@ -53,6 +53,10 @@ def run(args, work_dir, data_set, ids) -> dict:
     total_steps = steps_per_epoch * args.irn_epochs
 
     model = IRN(build_backbone(args.backbone))
+    cells = args.irn_crop_size // model.stride
+    if not 2 <= args.irn_radius <= (cells + 1) // 2:
+        raise InputError(f"--irn_radius {args.irn_radius}: needs 2 to {(cells + 1) // 2}, as crops of {args.irn_crop_size} pixels have "
+                         f"{cells} x {cells} cells; change it or --irn_crop_size")
     network.initialise_backbone(model.backbone, args)
     model = model.to(device).train()
     network.lay_out(model, args)

@@ -160,3 +160,10 @@ def test_numbers_out_of_range(command, capsys, tmp_path):
         assert command("train_sfc", "--work_dir", tmp_path / "run", *flags) == 2
         error = capsys.readouterr().err
         assert flags[0].lstrip("-") in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("radius", ["1", "17"])
+def test_pixel_pairs_need_a_radius_that_fits_the_crops(radius, command, copy, capsys):
+    flags = ["--work_dir", copy, "--overwrite", "--irn_crop_size", "64", "--irn_radius"]
+    refused(capsys, command("train_irn", *flags, radius), f"--irn_radius {radius}", "2 to 16", "--irn_crop_size")
+    assert command("train_irn", *flags, "16") == 0

@@ -217,6 +217,19 @@ def test_evenly_spaced_ids():
     assert analyse.spaced(ids, 3) == ["0", "4", "8"] and analyse.spaced(ids, 20) == analyse.spaced(ids, None) == ids
 
 
+def test_mean_over_runs():
+    """rho of 0.2 and 0.6: mean 0.4, standard deviation 0.4 / sqrt 2; of -0.1 and none, none agrees with the sign."""
+    def result(first, second):
+        means = {"mean_many": 1.0, "mean_medium": None, "mean_few": 3.0}
+        return {"conclusions": [{"conclusion": "2", "quantity": "area", "expected": "rho > 0, few < 1 < many", "rho": first} | means,
+                                {"conclusion": "1", "quantity": "cosine", "expected": "rho > 0", "rho": second} | means]}
+
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]]
+             for line in analyse.across_runs([result(0.2, -0.1), result(0.6, None)]).splitlines()[2:]]
+    assert lines[0] == ["2", "area", "rho > 0, few < 1 < many", "0.4 ± 0.283", "2 of 2", "1 ± 0", "–", "3 ± 0"]
+    assert lines[1][3:5] == ["-0.1", "0 of 1"]
+
+
 # --- the command --------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Do the paper's Conclusions 1 to 3 hold in a run? Numbers of every class against n_c, its training images.
 
     python -m tools.analyse RUN [--ids_list FILE] [--limit N]
+    python -m tools.analyse runs/reproduce/mini/Base_seed* --out base.md        # and the mean of several runs
 
 Reads sfc.pth and cam/ of the work directory RUN and writes RUN/analysis/:
 
@@ -383,6 +384,29 @@ def summary(result: dict) -> str:
     return table(result["conclusions"])
 
 
+def across_runs(results: list[dict]) -> str:
+    """Table of the conclusions' quantities as mean ± standard deviation over runs.
+
+    `agree`: runs whose rho has the sign that the paper expects, of those that have a rho.
+    """
+    rows = []
+    for entries in zip(*(result["conclusions"] for result in results)):
+        sign = {"rho > 0": 1, "rho < 0": -1}.get(entries[0]["expected"][:7])
+        rhos = [entry["rho"] for entry in entries if entry["rho"] is not None]
+        rows.append({"conclusion": entries[0]["conclusion"], "quantity": entries[0]["quantity"], "expected": entries[0]["expected"],
+                     "rho": spread(rhos), "agree": f"{sum(rho * sign > 0 for rho in rhos)} of {len(rhos)}" if sign else None}
+                    | {key: spread([entry[key] for entry in entries if entry[key] is not None])
+                       for key in ("mean_many", "mean_medium", "mean_few")})
+    return table(rows)
+
+
+def spread(values: list[float]) -> str | None:
+    """"mean ± standard deviation" of the values; None for none."""
+    if not values:
+        return None
+    return number(float(np.mean(values))) + (f" ± {number(float(np.std(values, ddof=1)))}" if len(values) > 1 else "")
+
+
 def table(rows: list[dict]) -> str:
     """A Markdown table, aligned for reading as it stands."""
     cells = [list(rows[0])] + [[number(value) for value in row.values()] for row in rows]
@@ -455,7 +479,9 @@ def against_frequency(count: dict[str, int], panels: dict[str, dict[str, dict[st
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description="Shared features, over- and under-activation of a run against class frequency; "
                                                  "writes RUN/analysis.")
-    parser.add_argument("run", metavar="RUN", help="work directory of a run with sfc.pth and cam/")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="work directory of a run with sfc.pth and cam/; of several "
+                                                               "runs, such as seeds, the mean is printed too")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="Markdown file for the table that is printed last")
     parser.add_argument("--ids_list", metavar="FILE", help="images to score; default: those of the train split with a CAM record")
     parser.add_argument("--train_list", metavar="FILE", help="list the run was trained on; default train_aug of the data set")
     parser.add_argument("--limit", metavar="N", type=options.positive_int, help="at most N images of each list, evenly spaced")
@@ -464,8 +490,15 @@ def main(argv=None) -> None:
     args = parser.parse_args(argv)
 
     def run() -> None:
-        print(summary(analyse(args.run, args.ids_list, args.train_list, args.limit, args.num_workers, args.device)))
-        print(f"details: {Path(args.run) / 'analysis' / 'analysis.md'}")
+        results = []
+        for path in args.runs:
+            results.append(analyse(path, args.ids_list, args.train_list, args.limit, args.num_workers, args.device))
+            print(f"{summary(results[-1])}\ndetails: {Path(path) / 'analysis' / 'analysis.md'}")
+        text = across_runs(results) if len(results) > 1 else summary(results[0])
+        if len(results) > 1:
+            print(f"mean of {len(results)} runs\n{text}")
+        if args.out:
+            write_atomically(args.out, lambda file: file.write(f"{text}\n".encode()))
 
     options.exit_with_message(run)
 

@@ -16,7 +16,7 @@ from data.sample import InputError, read_list
 from net.resnet import Backbone
 from net.sfc import SFCNet
 from tests.conftest import TINY
-from tools import analyse
+from tools import analyse, analysis_page
 from tools.cam_counts import CamCounts, part_index
 from tools.shared_features import GradientSums, PrototypeMeans, RegionMeans, observe, projection
 
@@ -225,7 +225,7 @@ def test_mean_over_runs():
                                 {"conclusion": "1", "quantity": "cosine", "expected": "rho > 0", "rho": second} | means]}
 
     lines = [[cell.strip() for cell in line.split("|")[1:-1]]
-             for line in analyse.across_runs([result(0.2, -0.1), result(0.6, None)]).splitlines()[2:]]
+             for line in analysis_page.across_runs([result(0.2, -0.1), result(0.6, None)]).splitlines()[2:]]
     assert lines[0] == ["2", "area", "rho > 0, few < 1 < many", "0.4 ± 0.283", "2 of 2", "1 ± 0", "–", "3 ± 0"]
     assert lines[1][3:5] == ["-0.1", "0 of 1"]
 

@@ -10,6 +10,7 @@ from data.sample import IGNORE, image_size, read_mask
 from tools.metrics import ConfusionMatrix
 from tools.segmentation_scores import ThresholdSweep
 
+ARGMAX, ORACLE = "argmax", "oracle"                                # background rules
 MAPS = {"weight_cam": (1, 0), "prototype_cam": (0, 1), "final_cam": (1, 1)}       # weights of M_W and M_P
 PARTS = ("rest", "shared", "shared beside head", "discriminative")
 

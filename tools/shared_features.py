@@ -13,6 +13,14 @@ from net.sfc import SFCNet, normalise_cam, with_background
 
 OWN, SHARED_PART, DISCRIMINATIVE_PART = range(3)          # regions of a class: all its pixels, and its two parts
 
+REGIONS = {
+    "own": "the class's own pixels", "others": "objects of other classes", "background": "background",
+    "shared": "shared part of the class", "discriminative": "discriminative part of the class",
+    "f0": "f0: shared part of all classes that have it",
+    "f0_others": "f0 on other classes' objects: shared part of the other classes that have it",
+}
+PART_REGIONS = ("shared", "discriminative", "f0", "f0_others")
+
 
 class Observation(NamedTuple):
     score: torch.Tensor             # (N, C) logits

@@ -69,6 +69,11 @@ def test_tables_share_their_runs():
     assert {run.last_stage for run in runs} == {"eval_cam"}
 
 
+def test_chosen_settings_alone():
+    runs = reproduce.plan(parse("--table", "4,5", "--settings", "Base,VI"))
+    assert sorted(run.setting for run in runs) == ["Base", "VI"]
+
+
 def test_a_run_goes_as_far_as_any_table_needs():
     runs = {(run.setting, run.seg_net): run.last_stage for run in reproduce.plan(parse("--table", "1,4"))}
     assert runs["V", ""] == "eval_sem_seg" and runs["Base", ""] == "eval_cam"
@@ -102,7 +107,7 @@ def test_number_of_processes_makes_no_other_run():
     assert reproduce.identity(one, run) == reproduce.identity(two, run) != reproduce.identity(other, run)
 
 
-@pytest.mark.parametrize("flags", [("--table", "8"), ("--table", "four"), (), ("--table", "4", "--class_sets", "1,2")])
+@pytest.mark.parametrize("flags", [("--table", "8"), ("--table", "four"), ("--table", "4", "--settings", "XI"), (), ("--table", "4", "--class_sets", "1,2")])
 def test_unusable_flags(monkeypatch, flags):
     assert call(monkeypatch, *flags) == 2
 

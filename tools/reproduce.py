@@ -66,6 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--figure", type=int, choices=sorted(paper_figures.COLUMNS), help="draw this comparison of CAMs")
     what.add_argument("--ids", help="comma-separated images of the figure; default: the first ones that show a single "
                                     "class, of the two most frequent and the two rarest classes")
+    what.add_argument("--settings", type=setting_names, default=tuple(SETTINGS),
+                      help="comma-separated settings to run; rows of others stay empty")
     what.add_argument("--seeds", type=seed_list, default=(0,), help="comma-separated seeds; on the generated data set "
                       "a seed also permutes which class is how frequent, and draws new images")
     flag(what, "twin", False, "mini: the same on a balanced data set; what the long tail does is the difference")
@@ -97,6 +99,13 @@ def table_numbers(text: str) -> tuple[int, ...]:
 
 def seed_list(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+
+
+def setting_names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if not set(names) <= set(SETTINGS):
+        raise argparse.ArgumentTypeError(f"{text}: the paper has settings {', '.join(SETTINGS)}")
+    return names
 
 
 def thresholds(text: str) -> tuple[int, int]:
@@ -163,6 +172,8 @@ def plan(args) -> list[Run]:
     """The runs that the tables and the figure need, each once, with the last stage that any of them needs."""
     needed = {}
     for setting, stage, seg_net in wanted_scores(args):
+        if setting not in args.settings:
+            continue
         known = needed.setdefault((setting, seg_net), stage)
         needed[setting, seg_net] = max(known, stage, key=STAGES.index)
         if seg_net:                                          # it trains on the masks of the default network's run

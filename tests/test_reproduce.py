@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 import run_sample
-from tools import options, reproduce, results
+from tools import options, paper_figures, reproduce, results
+from tools.finished_run import FinishedRun
 from tools.paper_tables import GAINS, SETTINGS, TABLES
 from tools.results import Outcome, Series
 
@@ -206,6 +207,15 @@ def test_table_and_figure_are_written(finished):
     with Image.open(folder / "out/mini_figure3.png") as picture:
         assert np.asarray(picture).std() > 10
     assert {path.name for path in (folder / "runs/mini").iterdir()} == {"data_seed0", "Base_seed0", "V_seed0"}
+
+
+def test_a_figure_names_its_columns_and_classes(finished):
+    folder, _ = finished
+    runs = {setting: FinishedRun(folder / f"runs/mini/{setting}_seed0") for setting in ("Base", "V")}
+    axes = paper_figures.draw(3, runs, []).axes
+    assert [a.get_title() for a in axes[:5]] == ["image", "$M_W$", "$M_P$", "$M_{final}$ of SFC", "ground truth"]
+    counts = runs["Base"].class_counts
+    assert axes[0].get_ylabel() == f"{(head := max(counts, key=counts.get))} ({counts[head]})"
 
 
 def test_complete_runs_are_not_run_again(finished, monkeypatch, capsys):

@@ -22,7 +22,15 @@ def settings_of(number: int) -> tuple[str, ...]:
 
 
 def write_figure(number: int, runs: dict[str, FinishedRun], ids: list[str], path: Path) -> Path:
-    """Draw a row an image and save it as PNG at `path`.
+    """Draw a row an image and save it as PNG at `path`. Arguments as draw."""
+    figure = draw(number, runs, ids)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
+    return path
+
+
+def draw(number: int, runs: dict[str, FinishedRun], ids: list[str]) -> Figure:
+    """The figure, a row an image.
 
     runs  setting -> its run, for every setting of the figure
     ids   images; [] chooses, see choose_ids
@@ -30,20 +38,18 @@ def write_figure(number: int, runs: dict[str, FinishedRun], ids: list[str], path
     """
     run = next(iter(runs.values()))
     names = ids or choose_ids(run)
-    columns = [("image", None, None), *COLUMNS[number], ("ground truth", None, None)]
-    figure = Figure(figsize=(1.8 * len(columns), 1.6 * len(names) + 0.3), layout="constrained")
-    grid = figure.subplots(len(names), len(columns), squeeze=False)
+    titles = ["image", *(title for title, _, _ in COLUMNS[number]), "ground truth"]
+    figure = Figure(figsize=(1.8 * len(titles), 1.6 * len(names) + 0.3), layout="constrained")
+    grid = figure.subplots(len(names), len(titles), squeeze=False)
     for row, name in zip(grid, names):
-        for axes, picture, (title, _, _) in zip(row, pictures(number, runs, name), columns):
+        for axes, picture in zip(row, pictures(number, runs, name)):
             axes.imshow(picture)
             axes.set_xticks([])
             axes.set_yticks([])
-            if row is grid[0]:
-                axes.set_title(title, fontsize=9)
         row[0].set_ylabel(label_of(run, name), fontsize=8, parse_math=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
-    return path
+    for axes, title in zip(grid[0], titles):
+        axes.set_title(title, fontsize=9)
+    return figure
 
 
 def pictures(number: int, runs: dict[str, FinishedRun], name: str) -> list:

@@ -113,6 +113,13 @@ def test_unusable_flags(monkeypatch, flags):
     assert call(monkeypatch, *flags) == 2
 
 
+def test_a_data_set_needs_its_folder(monkeypatch, capsys, tmp_path):
+    assert call(monkeypatch, "--table", "4", "--dataset", "voc12", "--dry_run") == 2
+    assert "--voc12_root" in capsys.readouterr().err
+    assert call(monkeypatch, "--table", "4", "--dataset", "voc12", "--voc12_root", tmp_path / "absent") == 2
+    assert "absent" in capsys.readouterr().err
+
+
 def test_no_twin_of_real_data(monkeypatch, capsys, mini):
     assert call(monkeypatch, "--table", "4", "--dataset", "voc12", "--voc12_root", mini, "--twin") == 2
     assert "balanced twin" in capsys.readouterr().err

@@ -40,6 +40,7 @@ GUESSED_HOURS = {
                "make_sem_seg_labels": 2.0, "eval_sem_seg": 0.1, "train_deeplab": 20.0, "eval_deeplab": 5.0},
 }
 GUESSED_GB = {"mini": 0.03, "voc12": 0.9, "coco14": 3.0}
+ROOT_FLAGS = {"mini": (), "voc12": ("voc12_root",), "coco14": ("coco_root", "coco_prepared")}
 
 
 class Run(NamedTuple):
@@ -155,6 +156,9 @@ def draw_figure(args) -> Path:
 def check_data_set(args) -> None:
     if args.twin and args.dataset != "mini":
         raise InputError("--twin: only the generated data set has a balanced twin; leave it out, or --dataset mini")
+    for name in ROOT_FLAGS[args.dataset]:
+        if getattr(args, name) is None:
+            raise InputError(f"--dataset {args.dataset} needs --{name}")
     if args.dataset != "mini" and not args.dry_run:
         options.open_data_set(run_arguments(args))
 

@@ -71,26 +71,19 @@ class Setup(NamedTuple):
 
 # --- measuring ------------------------------------------------------------------------------------------------
 
-def core_seconds(function: Callable, repeats: int = 3) -> float:
-    """Least processor time of a call."""
+def core_seconds(function: Callable, repeats: int = 3, clock: Callable = time.process_time) -> float:
+    """Least processor time of a call, or time by another clock."""
     times = []
     for _ in range(repeats):
-        start = time.process_time()
+        start = clock()
         function()
-        times.append(time.process_time() - start)
+        times.append(clock() - start)
     return min(times)
 
 
 def seconds(function: Callable, device: torch.device, repeats: int) -> float:
     """Least time of a call that ends by waiting for the device: on the CPU processor time, else wall time."""
-    if device.type == "cpu":
-        return core_seconds(function, repeats)
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return core_seconds(function, repeats, time.process_time if device.type == "cpu" else time.perf_counter)
 
 
 def peak_mb(function: Callable, device: torch.device = torch.device("cpu")) -> float:

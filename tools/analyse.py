@@ -93,9 +93,9 @@ def map_rows(counts: CamCounts, class_names, head: int) -> list[dict]:
         for rule, step in ((ARGMAX, None), (ORACLE, counts.oracle_step(name))):
             by_part = counts.labelled(name, step)
             whole = sum(part.matrix for part in by_part.values())
-            beside = by_part["shared beside head"].matrix if "shared beside head" in by_part else np.zeros_like(whole)
-            shared = beside + by_part["shared"].matrix if "shared" in by_part else beside
-            discriminative = by_part["discriminative"].matrix if "discriminative" in by_part else np.zeros_like(whole)
+            beside, shared, discriminative = (by_part[part].matrix if part in by_part else np.zeros_like(whole)
+                                              for part in ("shared beside head", "shared", "discriminative"))
+            shared = shared + beside
             for index, class_name in enumerate(class_names, start=1):
                 hit, true, predicted = (float(n) for n in (whole[index, index], whole[index].sum(), whole[:, index].sum()))
                 beside_head = beside[index] if index != head else np.zeros_like(beside[index])

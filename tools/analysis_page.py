@@ -5,10 +5,10 @@ import io
 import json
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from data.sample import write_atomically
+from tools import markdown
 from tools.cam_counts import ARGMAX, MAPS, ORACLE
 from tools.charts import COLOURS
 from tools.shared_features import PART_REGIONS, REGIONS
@@ -83,25 +83,15 @@ def across_runs(results: list[dict]) -> str:
         sign = {"rho > 0": 1, "rho < 0": -1}.get(entries[0]["expected"][:7])
         rhos = [entry["rho"] for entry in entries if entry["rho"] is not None]
         rows.append({"conclusion": entries[0]["conclusion"], "quantity": entries[0]["quantity"], "expected": entries[0]["expected"],
-                     "rho": spread(rhos), "agree": f"{sum(rho * sign > 0 for rho in rhos)} of {len(rhos)}" if sign else None}
-                    | {key: spread([entry[key] for entry in entries if entry[key] is not None])
+                     "rho": markdown.spread(rhos, number), "agree": f"{sum(rho * sign > 0 for rho in rhos)} of {len(rhos)}" if sign else None}
+                    | {key: markdown.spread([entry[key] for entry in entries if entry[key] is not None], number)
                        for key in ("mean_many", "mean_medium", "mean_few")})
     return table(rows)
 
 
-def spread(values: list[float]) -> str | None:
-    """"mean ± standard deviation" of the values; None for none."""
-    if not values:
-        return None
-    return number(float(np.mean(values))) + (f" ± {number(float(np.std(values, ddof=1)))}" if len(values) > 1 else "")
-
-
 def table(rows: list[dict]) -> str:
-    """A Markdown table, aligned for reading as it stands."""
-    cells = [list(rows[0])] + [[number(value) for value in row.values()] for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in cells]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+    """A row a dictionary, all with the keys of the first."""
+    return markdown.table(list(rows[0]), [[number(value) for value in row.values()] for row in rows])
 
 
 def number(value) -> str:

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import shlex
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -165,8 +166,7 @@ def check_data_set(args) -> None:
 
 def run_arguments(args) -> argparse.Namespace:
     """The flags that name the data set, as run_sample.py's."""
-    values = {"dataset": args.dataset, "voc12_root": args.voc12_root, "coco_root": args.coco_root,
-              "coco_prepared": args.coco_prepared}
+    values = {name: getattr(args, name) for name in ("dataset", *ROOT_FLAGS[args.dataset])}
     return options.build_parser([options.DATA], "").parse_args([], argparse.Namespace(**values))
 
 
@@ -218,10 +218,8 @@ def run_command(args, run: Run) -> list[str]:
     """The command of a run. The flags of the setting come last, so that --flags cannot undo them."""
     if args.dataset == "mini":
         data = ["--voc12_root", str(data_folder(args, run)), "--preset", "mini"]
-    elif args.dataset == "voc12":
-        data = ["--voc12_root", str(args.voc12_root)]
     else:
-        data = ["--dataset", "coco14", "--coco_root", str(args.coco_root), "--coco_prepared", str(args.coco_prepared)]
+        data = ["--dataset", args.dataset, *(word for name in ROOT_FLAGS[args.dataset] for word in (f"--{name}", getattr(args, name)))]
     workers = ["--num_workers", str(default_workers() // args.jobs)] if args.jobs > 1 else []
     return [sys.executable, str(ROOT / "run_sample.py"), *data, "--work_dir", str(run_folder(args, run)), "--quiet",
             "--no-report", "--threshold_sweep", *workers, *shlex.split(args.flags), "--seed", str(run.seed),
@@ -259,7 +257,8 @@ def print_plan(args, runs: list[Run]) -> None:
     data = [data_command(args, run) for run in missing] if args.dataset == "mini" else []
     for command in unique(data) + [run_command(args, run) for run in missing]:
         print(shlex.join(command))
-    hours = [expected_hours(args, run) for run in missing]
+    seconds = {balanced: mean_seconds(args, balanced) for balanced in (False, True)}
+    hours = [expected_hours(args, run, seconds[run.balanced]) for run in missing]
     measured = sum(known for _, known in hours)
     guess = "two CPU cores" if args.dataset == "mini" else "one GPU and the full data set"
     print(f"# {len(missing)} of {len(runs)} runs are missing: about {sum(time for time, _ in hours) / args.jobs:.2g} hours "
@@ -267,16 +266,21 @@ def print_plan(args, runs: list[Run]) -> None:
           f"{len(missing) * GUESSED_GB[args.dataset]:.2g} GB")
 
 
-def expected_hours(args, run: Run) -> tuple[float, bool]:
-    """Hours of a run, and whether runs of this series that took every stage of it tell."""
-    seconds = {}
-    for path in series_folder(args, run.balanced).glob("*/config.json"):
+def mean_seconds(args, balanced: bool) -> dict[str, float]:
+    """Mean time of each stage in the finished runs of the series."""
+    times = {}
+    for path in series_folder(args, balanced).glob("*/config.json"):
         for stage, entry in read_json(path).items():
             if "seconds" in entry["machine"]:
-                seconds.setdefault(stage, []).append(entry["machine"]["seconds"])
+                times.setdefault(stage, []).append(entry["machine"]["seconds"])
+    return {stage: statistics.mean(values) for stage, values in times.items()}
+
+
+def expected_hours(args, run: Run, seconds: dict[str, float]) -> tuple[float, bool]:
+    """Hours of a run, and whether they come from finished runs, which they do if those took every stage of it."""
     stages = stages_of(run)
     if all(stage in seconds for stage in stages):
-        return sum(sum(seconds[stage]) / len(seconds[stage]) for stage in stages) / 3600, True
+        return sum(seconds[stage] for stage in stages) / 3600, True
     return sum(GUESSED_HOURS[args.dataset][stage] for stage in stages), False
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.sample import write_atomically
+from tools import markdown
 from tools.class_sets import class_sets, default_thresholds
-from tools.paper_tables import BASE, CLASS_SETS, GAIN_TITLE, GAINS, SETTINGS, TABLES, Row, compared_rows
+from tools.paper_tables import BASE, CLASS_SETS, GAIN_TITLE, GAINS, NO_SCORE, SETTINGS, TABLES, Row, compared_rows
 from tools.work_dir import read_json
 
 # How foreground and background are told apart: heading -> where the score stands in metrics.json.
@@ -55,11 +56,8 @@ def read_outcome(folder: Path) -> Outcome:
 
 
 def spread(values: list[float]) -> str:
-    """"mean ± standard deviation (number)" of the values; without spread for one, "-" for none."""
-    if not values:
-        return "-"
-    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{deviation} ({len(values)})"
+    """"mean ± standard deviation (number)" of the values, "-" for none."""
+    return f"{markdown.spread(values, '{:.1f}'.format)} ({len(values)})" if values else "-"
 
 
 def switched_on(setting: str) -> str:
@@ -155,7 +153,7 @@ def write_table(number: int, series: list[Series], folder: Path, name: str, comm
         if len(series) == 2 and len(TABLES[number].rows) > 1:
             tables.append(twin_table(number, lines))
     title = GAIN_TITLE if number == 7 else TABLES[number].title
-    text = "\n".join([f"# Table {number}: {title}", "", *("\n".join(table) + "\n" for table in tables),
+    text = "\n".join([f"# Table {number}: {title}", "", *(f"{table}\n" for table in tables),
                       *facts(number, series, command, thresholds), ""])
     print(text)
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,21 +163,17 @@ def write_table(number: int, series: list[Series], folder: Path, name: str, comm
     return paths
 
 
-def markdown(header: list[str], rows: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
-
-
-def score_table(number: int, lines: list[Line], series: list[Series]) -> list[str]:
+def score_table(number: int, lines: list[Line], series: list[Series]) -> str:
     """Rows of the paper's table; columns: its number, then ours on each data set in each variant that was scored."""
     columns = [(part.data, heading) for part in series for heading in VARIANTS
                if any((line.data, line.quantity) == (part.data, heading) and line.values for line in lines)]
     cells = {(line.row, line.map, line.data, line.quantity): line.cell() for line in lines}
-    rows = [[row.label, switched_on(row.setting), "server" if row.score == "-" else row.score, f"{row.paper:.1f}",
+    rows = [[row.label, switched_on(row.setting), "server" if row.score == NO_SCORE else row.score, f"{row.paper:.1f}",
              *(cells.get((row.label, row.score, *column), "-") for column in columns)] for row in TABLES[number].rows]
-    return markdown(["row", "on", "scored", "paper", *(f"{data}, {heading}" for data, heading in columns)], rows)
+    return markdown.table(["row", "on", "scored", "paper", *(f"{data}, {heading}" for data, heading in columns)], rows)
 
 
-def twin_table(number: int, lines: list[Line]) -> list[str]:
+def twin_table(number: int, lines: list[Line]) -> str:
     """Gains over the table's first row on both twins, paired by seed, and their difference: what the long tail does."""
     first, *others = TABLES[number].rows
     rows = []
@@ -190,10 +184,10 @@ def twin_table(number: int, lines: list[Line]) -> list[str]:
             if gains[0] and gains[1]:
                 rows.append([row.label, heading, f"{row.paper - first.paper:+.1f}",
                              *(spread(list(values.values())) for values in (*gains, minus(*gains)))])
-    return markdown([f"gain over {first.label}", "variant", "paper", LONG_TAILED, BALANCED, "difference"], rows)
+    return markdown.table([f"gain over {first.label}", "variant", "paper", LONG_TAILED, BALANCED, "difference"], rows)
 
 
-def gain_table(lines: list[Line], series: list[Series]) -> list[str]:
+def gain_table(lines: list[Line], series: list[Series]) -> str:
     found = {(line.row, line.data): line for line in lines}
     rows = []
     for line in lines[:len(GAINS) * len(CLASS_SETS)]:
@@ -202,7 +196,7 @@ def gain_table(lines: list[Line], series: list[Series]) -> list[str]:
             parts.append(minus(*parts))
         rows.append([line.row, f"{line.paper:.1f}", *(spread(list(values.values())) for values in parts)])
     headings = [part.data for part in series] + ["difference"] * (len(series) == 2)
-    return markdown(["gain over Base", "paper", *headings], rows)
+    return markdown.table(["gain over Base", "paper", *headings], rows)
 
 
 def facts(number: int, series: list[Series], command: str, thresholds) -> list[str]:

@@ -5,6 +5,7 @@ processes nor an interruption changes it.
 """
 
 import ctypes
+import os
 import signal
 import sys
 from typing import Callable, Iterable, Iterator
@@ -161,9 +162,14 @@ def same_size_batches(ids: list[str], image_path: Callable, batch_size: int, win
 
 
 def follow_parent(_worker: int = 0) -> None:
-    """In a worker process: leave signals, which launchers send to all, to the parent; end when it does, even by SIGKILL."""
+    """In a worker process: leave signals to the parent, and end when it does, even by SIGKILL.
+
+    Terminals and launchers signal a whole process group, so workers have one of their own. They must not ignore SIGTERM:
+    the parent's multiprocessing ends them with it, and waits for them.
+    """
+    os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)                                  # PR_SET_PDEATHSIG
 

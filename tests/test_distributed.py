@@ -143,7 +143,7 @@ def test_without_the_bank(mini, command, tmp_path):
 def test_a_segmentation_network_on_two_processes(mini, command, tmp_path):
     """With frozen BatchNorm; the means over pixels are those of the whole pass."""
     flags = ["--label_dir", mini / "SegmentationClass", "--seg_crop_size", "64", "--seg_batch_size", "3",
-             "--seg_accumulate", "2", "--seg_iterations", "2"]
+             "--seg_accumulate", "2", "--seg_iterations", "2", "--seg_lr", "0.001"]
     assert command("train_deeplab", "--work_dir", tmp_path / "start", *flags) == 0
     flags += ["--seg_init", tmp_path / "start/deeplab.pth"]
     assert command("train_deeplab", "--work_dir", tmp_path / "one", *flags) == 0

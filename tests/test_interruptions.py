@@ -4,6 +4,7 @@
 """
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import run_sample
+from data.loader import follow_parent
 from tests.conftest import TINY
 from tests.test_chain import files_of, finished    # noqa: F401  (fixture)
 
@@ -129,3 +131,22 @@ def test_quiet_prints_the_table_alone(mini, tmp_path, command, capsys):
     captured = capsys.readouterr()
     assert captured.err == "" and "started" not in captured.out and "final_cam CRF" in captured.out
     assert "train_sfc: started" in (tmp_path / "run/log.txt").read_text()
+
+
+def wait_in_worker(ready):
+    follow_parent()
+    ready.set()
+    time.sleep(60)
+
+
+def test_a_worker_is_out_of_the_launchers_reach_but_not_of_its_parents():
+    """Of a signal to the whole process group it hears nothing; multiprocessing, which would wait for it, ends it."""
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    worker = context.Process(target=wait_in_worker, args=(ready,), daemon=True)
+    worker.start()
+    assert ready.wait(30)
+    assert os.getpgid(worker.pid) != os.getpgid(0)
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == -signal.SIGTERM

@@ -33,7 +33,10 @@ def running() -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=_store, rank=rank_, world_size=size, timeout=TIMEOUT)
     yield
-    barrier()                          # nobody leaves before rank 0 has written its last file
+    # Nobody leaves before rank 0 has written its last file. The tensor stays alive here: gloo's thread would need Python
+    # to free it, while Python waits for that thread (seen with PyTorch 2.6).
+    last = torch.zeros(1)
+    dist.all_reduce(last)
     dist.destroy_process_group()
 
 

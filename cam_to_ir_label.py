@@ -9,11 +9,13 @@ import numpy as np
 
 from data.cam_store import read_final_cam
 from data.sample import IGNORE, read_image, read_mask, write_mask
-from tools import distributed, options
-from tools.crf import ir_label
-from tools.options import background_offset, crf_options, non_negative
-from tools.parallel import map_images
-from tools.work_dir import log
+from frame import options
+from frame.options import background_offset, crf_options
+from refine.crf import ir_label
+from runtime import distributed
+from runtime.command import non_negative
+from runtime.parallel import map_images
+from runtime.work_dir import log
 
 NAME = "cam_to_ir_label"
 OUTPUTS = ("ir_label",)

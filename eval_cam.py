@@ -9,13 +9,15 @@ from itertools import product
 
 from data.cam_store import final_cam, full_size_cams, read_record
 from data.sample import image_size, read_image
-from tools import distributed, options
-from tools.crf import crf_inference_label
-from tools.metrics import ConfusionMatrix
-from tools.options import crf_options, flag
-from tools.parallel import map_images
-from tools.segmentation_scores import ThresholdSweep, split_name, summary
-from tools.work_dir import log
+from frame import options
+from frame.options import crf_options
+from refine.crf import crf_inference_label
+from refine.metrics import ConfusionMatrix
+from refine.segmentation_scores import ThresholdSweep, split_name, summary
+from runtime import distributed
+from runtime.command import flag
+from runtime.parallel import map_images
+from runtime.work_dir import log
 
 NAME = "eval_cam"
 OUTPUTS = ()

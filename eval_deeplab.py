@@ -17,16 +17,17 @@ import torch.nn.functional as F
 
 from data.loader import ScaledImages, image_loader
 from data.sample import InputError, read_image, write_atomically, write_mask
+from frame import network, options, segmentation_network
+from frame.segmentation_network import add_own_option
 from net.deeplabv2 import MultiScale
-from tools import distributed, network, options, segmentation_network
-from tools.crf import crf_inference_probs
-from tools.metrics import ConfusionMatrix
-from tools.options import flag, non_negative, number_list, positive_int
-from tools.parallel import map_images
-from tools.segmentation_network import add_own_option
-from tools.segmentation_scores import summary
-from tools.visualize import overlay_mask
-from tools.work_dir import WorkDir, log
+from refine.crf import crf_inference_probs
+from refine.metrics import ConfusionMatrix
+from refine.segmentation_scores import summary
+from report.pictures import overlay_mask
+from runtime import distributed
+from runtime.command import exit_with_message, flag, non_negative, number_list, positive_int
+from runtime.parallel import map_images
+from runtime.work_dir import WorkDir, log
 from voc12.submission import COMPETITIONS, check_archive, write_archive
 
 NAME = "eval_deeplab"
@@ -134,7 +135,7 @@ class Trained:
         self.model = model.to(self.device).eval()
 
     def map_predictions(self, function: Callable, ids: list[str], image_path: Callable, description: str) -> Iterator:
-        """function(prediction) of every image that falls to this process; arguments as tools.parallel.map_images."""
+        """function(prediction) of every image that falls to this process; arguments as runtime.parallel.map_images."""
         own = distributed.shard(ids)
         return map_images(function, self.predictions(own, image_path), self.args.num_workers, description, total=len(own))
 
@@ -283,9 +284,9 @@ def main() -> None:
     parser = options.build_parser([*OPTIONS, OTHER_USES], __doc__.splitlines()[0])
     uses, _ = parser.parse_known_args()
     if uses.images:
-        options.exit_with_message(lambda: predict_folder(options.parse(parser)))
+        exit_with_message(lambda: predict_folder(options.parse(parser)))
     elif uses.split or uses.zip:
-        options.exit_with_message(lambda: write_test_archive(options.parse(parser)))
+        exit_with_message(lambda: write_test_archive(options.parse(parser)))
     else:
         from run_sample import run_alone
         run_alone(NAME)

@@ -6,11 +6,12 @@
 from functools import partial
 
 from data.sample import InputError, image_size, read_mask
-from tools import distributed, options
-from tools.metrics import ConfusionMatrix
-from tools.parallel import map_images
-from tools.segmentation_scores import split_name, summary
-from tools.work_dir import log
+from frame import options
+from refine.metrics import ConfusionMatrix
+from refine.segmentation_scores import split_name, summary
+from runtime import distributed
+from runtime.parallel import map_images
+from runtime.work_dir import log
 
 NAME = "eval_sem_seg"
 OUTPUTS = ()

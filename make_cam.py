@@ -13,10 +13,11 @@ from data.cam_store import CamRecord, write_record
 from data.loader import ScaledImages, image_loader, same_size_batches
 from data.sample import image_size
 from data.transforms import normalise
-from tools import distributed, interrupt, network, options
-from tools.options import flag, number_list, positive_int
-from tools.progress import progress
-from tools.work_dir import log
+from frame import network, options
+from runtime import distributed, interrupt
+from runtime.command import flag, number_list, positive_int
+from runtime.progress import progress
+from runtime.work_dir import log
 
 NAME = "make_cam"
 OUTPUTS = ("cam",)

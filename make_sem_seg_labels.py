@@ -14,11 +14,13 @@ from data.cam_store import read_final_cam
 from data.loader import ScaledImages, image_loader
 from data.sample import read_image, write_mask
 from data.transforms import normalise
-from tools import distributed, network, options
-from tools.crf import crf_inference_label
-from tools.options import background_offset, crf_options, flag, non_negative, positive_int
-from tools.parallel import map_images
-from tools.random_walk import propagate
+from frame import network, options
+from frame.options import background_offset, crf_options
+from refine.crf import crf_inference_label
+from refine.random_walk import propagate
+from runtime import distributed
+from runtime.command import flag, non_negative, positive_int
+from runtime.parallel import map_images
 
 NAME = "make_sem_seg_labels"
 OUTPUTS = ("sem_seg",)

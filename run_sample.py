@@ -10,10 +10,12 @@
 import importlib
 
 from data.sample import InputError
-from tools import distributed, options
-from tools.report import write_report
-from tools.scores_table import print_table
-from tools.work_dir import LAST_DEFAULT_STAGE, RESULT, STAGES, WorkDir, log
+from frame import options
+from report.page import write_report
+from report.scores_table import print_table
+from runtime import distributed
+from runtime.command import exit_with_message, flag
+from runtime.work_dir import LAST_DEFAULT_STAGE, RESULT, STAGES, WorkDir, log
 
 
 def main() -> None:
@@ -25,7 +27,7 @@ def main() -> None:
                                         f"default: all up to {LAST_DEFAULT_STAGE}")
     chain.add_argument("--from", dest="first", choices=STAGES, help="first stage to run")
     chain.add_argument("--to", dest="last", choices=STAGES, help="last stage to run")
-    options.flag(chain, "report", True, "write report.html into the work directory at the end")
+    flag(chain, "report", True, "write report.html into the work directory at the end")
     args = options.parse(parser)
 
     def run() -> None:
@@ -37,7 +39,7 @@ def main() -> None:
             if args.report:
                 make_report(args)
 
-    options.exit_with_message(run)
+    exit_with_message(run)
 
 
 def make_report(args) -> None:
@@ -55,7 +57,7 @@ def run_alone(name: str) -> None:
     stage = modules[name]
     options.build_parser(stage.OPTIONS, stage.__doc__.splitlines()[0], prog=f"{name}.py").parse_known_args()
     args = options.parse(chain_parser(modules, "", prog=f"{name}.py"))
-    options.exit_with_message(lambda: options.run_stage(stage, args, force=args.overwrite))
+    exit_with_message(lambda: options.run_stage(stage, args, force=args.overwrite))
 
 
 def stage_modules() -> dict:

@@ -15,11 +15,12 @@ import torch
 from data.loader import LabelledCrops, train_loader
 from data.sample import InputError
 from data.transforms import zero_outside
+from frame import engine, network, options, segmentation_network
+from frame.segmentation_network import SEG_NETS, Design, add_own_option
 from net.deeplabv2 import RESNET101_BLOCKS, MultiScale, multi_scale_loss
-from tools import distributed, engine, network, options, segmentation_network
-from tools.options import flag, non_negative, number_list, positive_int
-from tools.segmentation_network import SEG_NETS, Design, add_own_option
-from tools.work_dir import log
+from runtime import distributed
+from runtime.command import flag, non_negative, number_list, positive_int
+from runtime.work_dir import log
 
 NAME = "train_deeplab"
 OUTPUTS = ("deeplab.pth",)

@@ -8,11 +8,12 @@ import torch
 from data.loader import LabelledCrops, train_loader
 from data.sample import InputError
 from data.transforms import normalise, zero_outside
+from frame import engine, network, options
 from net.backbone import build_backbone
 from net.irn import IRN, PathIndex, irn_loss
-from tools import distributed, engine, network, options
-from tools.options import flag, non_negative, positive_int
-from tools.progress import progress
+from runtime import distributed
+from runtime.command import flag, non_negative, positive_int
+from runtime.progress import progress
 
 NAME = "train_irn"
 OUTPUTS = ("irn.pth",)

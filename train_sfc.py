@@ -10,10 +10,12 @@ from data.image_bank import ImageBank
 from data.loader import TrainCrops, train_loader
 from data.sample import InputError
 from data.transforms import normalise, zero_outside
+from frame import engine, network, options
 from net.msdw import MSDWLoss, bank_samples, distribution_coefficient
-from tools import distributed, engine, network, options, visualize
-from tools.options import flag, non_negative, positive_int
-from tools.work_dir import log
+from report import pictures as visualize
+from runtime import distributed
+from runtime.command import flag, non_negative, positive_int
+from runtime.work_dir import log
 
 NAME = "train_sfc"
 OUTPUTS = ("sfc.pth",)

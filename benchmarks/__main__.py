@@ -38,15 +38,17 @@ from data.image_bank import ImageBank
 from data.loader import TrainCrops
 from data.sample import image_size, read_image, read_mask, write_mask
 from data.transforms import normalise, rescale, zero_outside
+from frame import engine, network, options, weights
 from net.backbone import build_backbone
 from net.irn import IRN, PathIndex
 from net.msdw import MSDWLoss
 from net.sfc import SFCNet
-from tools import engine, network, options, progress, weights
-from tools.crf import ir_label
-from tools.metrics import ConfusionMatrix
-from tools.parallel import map_images
-from tools.random_walk import propagate, transition_matrix
+from refine.crf import ir_label
+from refine.metrics import ConfusionMatrix
+from refine.random_walk import propagate, transition_matrix
+from runtime import progress
+from runtime.command import exit_with_message, positive_int
+from runtime.parallel import map_images
 
 
 class Row(NamedTuple):
@@ -555,7 +557,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu",
                         help="torch device of train_step, path_maxima and cam_record")
     parser.add_argument("--voc12_root", help="real images instead of generated ones")
-    parser.add_argument("--images", type=options.positive_int, default=8, help="images of cam_record and ir_label")
+    parser.add_argument("--images", type=positive_int, default=8, help="images of cam_record and ir_label")
     parser.add_argument("--checkpoint", help="cam_record: trained SFC network of backbone efficientnet_lite0")
     parser.add_argument("--floors", action="store_true", help="print the operations of each stage and end")
     args = parser.parse_args()
@@ -579,4 +581,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    options.exit_with_message(main)
+    exit_with_message(main)

@@ -33,7 +33,7 @@ def generate(root: Path, images: int) -> None:
 
 def measure(root: Path) -> None:
     """Print seconds of each step and the peak memory of this process beyond its imports."""
-    from tools import options
+    from frame import options
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     marks = [time.perf_counter()]
     data_set = options.open_data_set(SimpleNamespace(dataset="coco14", coco_root=root, coco_prepared=root / "prepared",

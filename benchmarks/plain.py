@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from data.sample import IGNORE, read_image
 from data.transforms import random_crop_box, random_resize_long
-from tools.crf import mean_field
+from refine.crf import mean_field
 
 EPS = 1e-5
 
@@ -50,7 +50,7 @@ def dense_power(transition: torch.Tensor, exp_times: int = 8) -> torch.Tensor:
 
 
 def dense_walk(cam: np.ndarray, edge: np.ndarray, beta: float = 10, exp_times: int = 8, radius: int = 5) -> np.ndarray:
-    """tools.random_walk.propagate by the dense matrix power; cam (K, h, w), edge (1, h, w) -> (K, h, w)."""
+    """refine.random_walk.propagate by the dense matrix power; cam (K, h, w), edge (1, h, w) -> (K, h, w)."""
     power = dense_power(dense_transition(edge[0], beta, radius), exp_times)
     start = torch.from_numpy(cam * (1 - edge)).double().flatten(1)
     return (start @ power).view(cam.shape).numpy()
@@ -195,7 +195,7 @@ def seed_labels(cam: np.ndarray) -> list[np.ndarray]:
 
 
 def ir_label(image: np.ndarray, cam: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """tools.crf.ir_label with both CRFs run on every image."""
+    """refine.crf.ir_label with both CRFs run on every image."""
     refined = []
     for seeds in seed_labels(cam):
         likely = seeds.flatten() == np.arange(len(cam))[:, None]

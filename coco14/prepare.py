@@ -44,8 +44,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # the repository
 
 from coco14.coco import CLASS_NAMES, FOLDERS, labels_path, require_folder, write_labels
 from data.sample import IGNORE, InputError, read_mask, write_atomically, write_mask
-from tools.options import default_workers, exit_with_message, positive_int
-from tools.parallel import map_images
+from runtime.command import default_workers, exit_with_message, positive_int
+from runtime.parallel import map_images
 
 CATEGORY_IDS = tuple(sorted(set(range(1, 91)) - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}))    # of CLASS_NAMES
 MAX_COORDINATE = 1e5    # pixels; pycocotools walks along every edge, so a damaged number would take all memory

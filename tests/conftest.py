@@ -6,8 +6,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))       # the stage scripts lie at the top level
 
-import run_sample                                                    # noqa: E402
-from data import mini_voc                                            # noqa: E402
+import run_sample  # noqa: E402
+from data import mini_voc  # noqa: E402
 
 torch.set_num_threads(1)                                             # tiny tensors: threads would only wait
 

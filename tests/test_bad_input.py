@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from data.cam_store import CamRecord, write_record
-from tests.test_chain import files_of, finished    # noqa: F401  (fixture)
+from tests.test_chain import files_of, finished  # noqa: F401  (fixture)
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(command, capsys, tmp_path):
 
 
 def test_too_little_disk_is_said_before_the_work(copy, command, capsys, monkeypatch):
-    monkeypatch.setattr("tools.work_dir.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr("runtime.work_dir.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     refused(capsys, command("make_cam", "--work_dir", copy, "--overwrite"), "CAM records need about", "make room")
 
 

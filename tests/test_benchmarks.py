@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import __main__ as bench, plain
+from benchmarks import __main__ as bench
+from benchmarks import plain
 from data.cam_store import CamRecord, read_final_cam, write_record
 from data.loader import TrainCrops
 from data.transforms import normalise, zero_outside
 from net.irn import PathIndex
 from net.sfc import valid_mask
-from tools.crf import ir_label
-from tools.metrics import ConfusionMatrix
-from tools.random_walk import propagate, transition_matrix
+from refine.crf import ir_label
+from refine.metrics import ConfusionMatrix
+from refine.random_walk import propagate, transition_matrix
 from voc12.voc import Voc12
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

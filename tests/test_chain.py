@@ -11,8 +11,8 @@ from PIL import Image
 import run_sample
 from data.cam_store import read_record
 from data.sample import InputError, read_list
-from tools import engine
-from tools.work_dir import UPSTREAM, WorkDir
+from frame import engine
+from runtime.work_dir import UPSTREAM, WorkDir
 
 
 def files_of(folder):
@@ -185,7 +185,7 @@ def test_pseudo_masks_without_irn(copy, command, mini):
 
 
 def test_released_names_can_be_used_for_cams(copy, command, tmp_path):
-    from tools.check_parity import sfc_authors_name
+    from parity.check import sfc_authors_name
     state = torch.load(copy / "sfc.pth", weights_only=True)["model"]
     torch.save({sfc_authors_name(k): v for k, v in state.items()}, tmp_path / "best.pth")
     assert command("make_cam", "--work_dir", tmp_path / "theirs", "--checkpoint", tmp_path / "best.pth") == 0

@@ -16,12 +16,12 @@ import eval_deeplab
 from data.loader import LabelledCrops
 from data.sample import InputError, read_list, write_mask
 from data.transforms import CAFFE_BGR_MEAN, shift_hsv, subtract_bgr_mean
+from frame import engine
+from frame.segmentation_network import Design, build, build_initialised, load_trained, normalised
 from net.deeplabv2 import DeepLabV2, deeplab_pytorch_name
 from net.resnet38 import DeepLabV1
+from report.scores_table import rows
 from run_sample import choose_stages, run_alone
-from tools import engine
-from tools.scores_table import rows
-from tools.segmentation_network import Design, build, build_initialised, load_trained, normalised
 from voc12.submission import check_archive, entry_name, write_archive
 
 NETS = ("deeplabv2_resnet101", "deeplabv1_resnet38")

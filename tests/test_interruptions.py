@@ -18,7 +18,7 @@ import pytest
 import run_sample
 from data.loader import follow_parent
 from tests.conftest import TINY
-from tests.test_chain import files_of, finished    # noqa: F401  (fixture)
+from tests.test_chain import files_of, finished  # noqa: F401  (fixture)
 
 KILLS = int(os.environ.get("SFC_KILLS", "20"))
 ROOT = Path(__file__).resolve().parents[1]

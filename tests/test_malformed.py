@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.test_chain import files_of, finished    # noqa: F401  (fixture)
+from tests.test_chain import files_of, finished  # noqa: F401  (fixture)
 
 
 def png(array, mode=None):

@@ -11,6 +11,7 @@ texture and every body.
 import argparse
 import functools
 import multiprocessing
+import sys
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from tqdm import tqdm
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])     # the repository, also for python tools/pretrain_mini.py
 
 from data.mini_voc import BODIES, GLYPH_TEXTURES, GLYPHS, Appearance, render
 from net.resnet import MiniResNet

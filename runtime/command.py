@@ -1,0 +1,75 @@
+"""What every command does: switches and numbers on the command line, messages instead of tracebacks."""
+
+import argparse
+import errno
+import os
+import sys
+from typing import Callable
+
+from data.sample import InputError
+from runtime import distributed, interrupt
+
+
+def flag(group, name: str, default: bool, help: str) -> None:
+    """A switch --name / --no-name."""
+    group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=default, help=help)
+
+
+def positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def non_negative(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
+    return value
+
+
+def number_list(text: str) -> list[float]:
+    """Comma-separated positive numbers."""
+    values = [float(part) for part in text.split(",")]
+    if not all(value > 0 for value in values):
+        raise argparse.ArgumentTypeError(f"{text}: all numbers must be positive")
+    return values
+
+
+def default_workers() -> int:
+    """The cores that this process may use, at most 16; those of a node are divided between its processes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, cores // distributed.local_world()))
+
+
+def exit_with_message(action: Callable) -> None:
+    """Call `action`; turn unusable input, a full disk and signals into a message and an exit status.
+
+    Of several processes, one says the message.
+    """
+    try:
+        with interrupt.watched(), distributed.running():
+            action()
+    except InputError as error:
+        # A loader process hands its traceback on as text; the message is behind the last class name.
+        stop(2, str(error).rsplit("InputError: ")[-1].strip())
+    except interrupt.Interrupted as signal:
+        stop(signal.exit_status, f"stopped by {signal}, everything done so far is kept; to go on:\n  "
+                                 f"{interrupt.command_to_go_on()}", "")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+            raise
+        stop(2, f"{error.filename or 'work directory'}: {error.strerror}; make room or choose another --work_dir, then the "
+                "same command goes on where this one stopped")
+    except RuntimeError as error:
+        if not distributed.connection_lost(error):
+            raise
+        stop(1, "another process of this run ended, so this one cannot go on; everything up to the last checkpoint is kept, "
+                f"to go on:\n  {interrupt.command_to_go_on()}")
+
+
+def stop(status: int, message: str, label: str = "error: ") -> None:
+    if distributed.speaks_first():
+        print(f"{label}{message}", file=sys.stderr, flush=True)
+    sys.exit(status)

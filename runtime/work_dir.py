@@ -1,0 +1,274 @@
+"""The work directory of a run: which stage ran with which settings, its scores, its log.
+
+config.json holds one entry a stage: its settings, the settings of the stages whose output it read, and
+whether it is complete. So a stage knows whether what lies there is its own.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from data.sample import InputError, write_atomically
+from runtime import distributed
+
+UPSTREAM = {                                   # stages whose output a stage reads
+    "train_sfc": (),
+    "make_cam": ("train_sfc",),
+    "eval_cam": ("make_cam",),
+    "cam_to_ir_label": ("make_cam",),
+    "train_irn": ("cam_to_ir_label",),
+    "make_sem_seg_labels": ("make_cam", "train_irn"),
+    "eval_sem_seg": ("make_sem_seg_labels",),
+    "train_deeplab": ("make_sem_seg_labels",),
+    "eval_deeplab": ("train_deeplab",),
+}
+STAGES = tuple(UPSTREAM)
+LAST_DEFAULT_STAGE = "eval_sem_seg"            # training a segmentation network takes a GPU: on request only
+
+log = logging.getLogger("sfc")
+RESULT = logging.WARNING                       # level of what --quiet still shows
+
+
+_locks = {}                                    # open lock files of this process, by path
+
+
+class WorkDir:
+    """runs/NAME. Raises InputError when it cannot be written, is in use, or its config.json is damaged.
+
+    Of several processes, rank 0 alone locks it, keeps the log and writes the JSON files.
+
+    quiet  keep the log off the screen
+    """
+
+    def __init__(self, path: str | Path, quiet: bool = False):
+        self.path = Path(path)
+        if not distributed.is_main():
+            log.handlers = [logging.NullHandler()]
+            log.propagate = False
+        distributed.from_main(lambda: self._open(quiet))
+
+    def _open(self, quiet: bool) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock()
+            self._log_to(self.path / "log.txt", quiet)
+        except OSError as error:
+            raise InputError(f"{self.path}: work directory cannot be written ({error.strerror}); "
+                             "choose another with --work_dir") from None
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def _lock(self) -> None:
+        """One process a work directory. The system frees the lock when the process ends, however it ends."""
+        path = (self.path / "lock").resolve()
+        if path in _locks and path.exists():
+            return
+        file = open(path, "a+", encoding="utf-8")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(f"{self.path}: in use by {file.read().strip() or 'another process'}; wait for it, stop it, "
+                             "or choose another --work_dir") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        _locks[path] = file
+
+    @staticmethod
+    def _log_to(path: Path, quiet: bool) -> None:
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        for handler in list(log.handlers):
+            log.removeHandler(handler)
+            handler.close()
+        screen = logging.StreamHandler(sys.stdout)
+        screen.setLevel(RESULT if quiet else logging.INFO)
+        screen.setFormatter(logging.Formatter("%(message)s"))
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        log.addHandler(screen)
+        log.addHandler(file)
+
+    # --- JSON files ---------------------------------------------------------------------------------------
+
+    def _write_json(self, name: str, content: dict) -> None:
+        text = json.dumps(content, indent=2) + "\n"
+        write_atomically(self.path / name, lambda file: file.write(text.encode()))
+
+    def config(self) -> dict:
+        """config.json: {stage: its entry}. Raises InputError when it is damaged."""
+        config = read_json(self.path / "config.json")
+        for stage, entry in config.items():
+            if not isinstance(entry, dict) or not {"settings", "upstream", "complete", "machine"} <= entry.keys():
+                raise InputError(f"{self.path / 'config.json'}: damaged (entry {stage}); delete it, or choose another "
+                                 "--work_dir")
+        return config
+
+    def metrics(self) -> dict:
+        return read_json(self.path / "metrics.json")
+
+    def save_metrics(self, stage: str, metrics: dict) -> None:
+        self._write_json("metrics.json", self.metrics() | {stage: metrics})
+
+    # --- stages -------------------------------------------------------------------------------------------
+
+    def begin(self, stage: str, settings: dict, outputs: tuple[str, ...], overwrite: bool = False,
+              force: bool = False) -> str:
+        """Enter `stage` in config.json; the answer of rank 0 on all processes.
+
+        settings   what its result depends on (flags)
+        outputs    the files and folders of its result in the work directory
+        overwrite  outputs of another configuration may be replaced
+        force      outputs are replaced in any case
+        Returns "new", "resume" (begun before with the same settings) or "complete".
+        Raises InputError when the outputs there belong to other settings, saying which.
+        """
+        return distributed.from_main(lambda: self._begin(stage, settings, outputs, overwrite, force))
+
+    def _begin(self, stage: str, settings: dict, outputs: tuple[str, ...], overwrite: bool, force: bool) -> str:
+        config = self.config()
+        upstream = {name: _identity(config[name]) for name in UPSTREAM[stage] if name in config}
+        entry = {"settings": settings, "upstream": upstream, "complete": False, "machine": _machine()}
+        found = config.get(stage)
+        there = [path for path in self._files(stage, outputs) if path.exists()]
+        if found is not None and not found.get("clearing") and (found["complete"] or there):
+            differences = _differences(_identity(found), entry)
+            if differences and not overwrite:
+                raise InputError(
+                    f"{self.path}: holds {stage} of another configuration\n  " + "\n  ".join(differences) +
+                    "\nchoose another --work_dir, or --overwrite to replace it and what depends on it")
+            if not differences and not force:
+                whole = found["complete"] and (not outputs or any((self.path / name).exists() for name in outputs))
+                self._remove_torn_files(outputs)
+                return "complete" if whole else "resume"
+            if differences:
+                log.info("%s: done again, because of %s", stage, "; ".join(differences))
+        # Killed while old results are being removed, the stage must not take the rest of them for its own.
+        self._write_json("config.json", config | {stage: entry | {"clearing": True}})
+        for path in there:
+            _remove(path)
+        metrics = self.metrics()
+        if metrics.pop(stage, None) is not None:
+            self._write_json("metrics.json", metrics)
+        self._write_json("config.json", config | {stage: entry})
+        return "new"
+
+    def finish(self, stage: str, metrics: dict, seconds: float) -> None:
+        """Mark `stage` complete and store its scores; times, which differ from run to run, go to config.json.
+
+        Waits for all processes before.
+        """
+        distributed.barrier()
+        if distributed.is_main():
+            self._finish(stage, metrics, seconds)
+
+    def _finish(self, stage: str, metrics: dict, seconds: float) -> None:
+        speed = {name: metrics.pop(name) for name in ("images_per_second",) if name in metrics}
+        self.save_metrics(stage, metrics)
+        config = self.config()
+        config[stage]["complete"] = True
+        config[stage]["machine"] |= speed | {
+            "processes": distributed.world(), "seconds": round(seconds, 1), "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
+        self._write_json("config.json", config)
+        (self.path / f"{stage}_checkpoint.pth").unlink(missing_ok=True)
+
+    def _files(self, stage: str, outputs: tuple[str, ...]) -> list[Path]:
+        """What a stage leaves: its outputs, and the checkpoint and curves of a training."""
+        return [self.path / name for name in (*outputs, f"{stage}_checkpoint.pth", f"tensorboard/{stage}")]
+
+    def _remove_torn_files(self, outputs: tuple[str, ...]) -> None:
+        """Temporary files that a killed process left."""
+        for folder in (self.path, *(self.path / name for name in outputs)):
+            for path in folder.glob(".*.tmp"):
+                path.unlink()
+
+    def need_space(self, bytes_needed: float, what: str) -> None:
+        """Say how much disk `what` will take. Raises InputError when the disk has less."""
+        free = shutil.disk_usage(self.path).free
+        log.info("%s: about %.0f MB, %.0f MB free", what, bytes_needed / 1e6, free / 1e6)
+        if bytes_needed > free:
+            raise InputError(f"{self.path}: {what} need about {bytes_needed / 1e6:.0f} MB, but only {free / 1e6:.0f} MB are "
+                             "free; make room or choose another --work_dir")
+
+    def require(self, name: str, stage: str) -> Path:
+        """Path of an input that `stage` makes; InputError that says so when it is missing."""
+        path = self.path / name
+        if not path.exists():
+            raise InputError(f"{path}: missing; {stage}.py makes it: "
+                             f"python {stage}.py --work_dir {self.path} (with the flags of this command)")
+        return path
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object; {} where there is no file. Raises InputError when it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}); delete it, or choose another --work_dir") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: damaged (no JSON object); delete it, or choose another --work_dir")
+    return content
+
+
+def _identity(entry: dict) -> dict:
+    return {"settings": entry["settings"], "upstream": entry["upstream"]}
+
+
+def _differences(found: dict, wanted: dict, prefix: str = "") -> list[str]:
+    """Lines "--flag: was X, is Y" for every setting that differs, those of upstream stages included."""
+    lines = []
+    for name in sorted(found["settings"].keys() | wanted["settings"].keys()):
+        was, now = found["settings"].get(name), wanted["settings"].get(name)
+        if was != now:
+            lines.append(f"{prefix}--{name}: was {was}, is {now}")
+    for stage in sorted(found["upstream"].keys() | wanted["upstream"].keys()):
+        if stage not in found["upstream"] or stage not in wanted["upstream"]:
+            lines.append(f"{prefix}input from {stage}: {'new' if stage in wanted['upstream'] else 'gone'}")
+        else:
+            lines += _differences(found["upstream"][stage], wanted["upstream"][stage], f"{stage} ")
+    return lines
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _machine() -> dict:
+    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{_processor()}, {os.cpu_count()} cores"
+    return {"python": platform.python_version(), "torch": torch.__version__, "hardware": hardware, "commit": _commit()}
+
+
+def _processor() -> str:
+    """Name of the CPU: Linux keeps it in a file, elsewhere Python may know it."""
+    path = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in path.read_text().splitlines() if line.startswith("model name")] if path.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The git commit of this code, "-dirty" added when files differ from it; None outside a clone or without git."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():                      # else git would name a repository around this folder
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

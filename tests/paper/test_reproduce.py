@@ -1,0 +1,270 @@
+"""Tables and figures of the paper as commands."""
+
+import csv
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import run_sample
+from frame import options
+from paper import figures as paper_figures
+from paper import reproduce, results
+from paper.results import Outcome, Series
+from report.finished_run import FinishedRun
+from report.published import GAINS, SETTINGS, TABLES
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY_DATA = "--num_train 24 --num_val 8 --image_size 64 --num_classes 4 --workers 1"
+TINY_RUN = ("--crop_size 64 --resize_long 48,80 --epochs 1 --batch_size 6 --ibr_images 2 --scales 1.0 --no-eval_crf "
+            "--num_workers 0 --device cpu")
+
+
+def parse(*flags):
+    return reproduce.build_parser().parse_args(list(map(str, flags)))
+
+
+def call(monkeypatch, *flags):
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", *map(str, flags)])
+    try:
+        reproduce.main()
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+# --- the paper ------------------------------------------------------------------------------------------------
+
+def test_published_numbers_agree_with_each_other():
+    by_label = {number: {row.label: row.paper for row in table.rows} for number, table in TABLES.items()}
+    assert by_label[1]["CAM"] == by_label[4]["V"] == by_label[5]["V"] == by_label[6]["V"] == 64.7
+    for setting, gains in GAINS.items():
+        score = {**by_label[4], **by_label[5]}[setting]
+        assert gains[0] == pytest.approx(score - by_label[4]["Base"])
+
+
+@pytest.mark.parametrize("setting, differences", [
+    ("Base", {"ibr": False, "dw_p_weight": 0, "dw_w_weight": 0}), ("I", {"dw_p_weight": 0, "dw_w_weight": 0}),
+    ("II", {"ibr": False}), ("III", {"dw_w_weight": 0}), ("IV", {"dw_p_weight": 0}), ("V", {}),
+    ("VI", {"dc_p": False, "dc_w": False}), ("VII", {"dc_w": False}), ("VIII", {"dc_p": False})])
+def test_a_setting_switches_what_the_paper_says(setting, differences):
+    parser = run_sample.chain_parser(run_sample.stage_modules(), "")
+    full, args = (vars(options.parse(parser, [*flags])) for flags in ((), SETTINGS[setting]))
+    assert {name: args[name] for name in args if args[name] != full[name]} == differences
+
+
+def test_settings_are_named_by_what_is_on():
+    assert {setting: results.switched_on(setting) for setting in ("Base", "I", "III", "V", "VII")} == {
+        "Base": "none", "I": "IBR", "III": "IBR, L_DW^P", "V": "IBR, L_DW^P, L_DW^W",
+        "VII": "IBR, L_DW^P, L_DW^W without DC"}
+
+
+# --- the plan -------------------------------------------------------------------------------------------------
+
+def test_tables_share_their_runs():
+    runs = reproduce.plan(parse("--table", "4,5,6,7", "--seeds", "0,1"))
+    assert sorted((run.setting, run.seed) for run in runs) == sorted((s, seed) for s in SETTINGS for seed in (0, 1))
+    assert {run.last_stage for run in runs} == {"eval_cam"}
+
+
+def test_chosen_settings_alone():
+    runs = reproduce.plan(parse("--table", "4,5", "--settings", "Base,VI"))
+    assert sorted(run.setting for run in runs) == ["Base", "VI"]
+
+
+def test_a_run_goes_as_far_as_any_table_needs():
+    runs = {(run.setting, run.seg_net): run.last_stage for run in reproduce.plan(parse("--table", "1,4"))}
+    assert runs["V", ""] == "eval_sem_seg" and runs["Base", ""] == "eval_cam"
+    runs = reproduce.plan(parse("--table", "2"))
+    assert [(run.seg_net, run.last_stage) for run in runs] == [("", "eval_deeplab"), ("deeplabv1_resnet38", "eval_deeplab")]
+    command = reproduce.run_command(parse("--table", "2", "--resnet38_init", "w.pth"), runs[1])
+    assert command[command.index("--label_dir") + 1].endswith("V_seed0/sem_seg")
+    assert command[command.index("--seg_init") + 1] == "w.pth"
+
+
+def test_flags_cannot_undo_the_setting():
+    args = parse("--table", "4", "--flags", "--dw_w_weight 0.5 --seed 9")
+    run = next(run for run in reproduce.plan(args) if run.setting == "III")
+    parsed = options.parse(run_sample.chain_parser(run_sample.stage_modules(), ""),
+                           [word for word in reproduce.run_command(args, run)[2:] if word not in ("--no-report", "--to", "eval_cam")])
+    assert parsed.dw_w_weight == 0 and parsed.seed == 0
+
+
+def test_every_table_can_be_planned(monkeypatch, capsys, tmp_path):
+    assert call(monkeypatch, "--table", "all", "--dry_run", "--runs_dir", tmp_path) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert sum("run_sample.py" in line for line in printed) == 10 and "10 of 10 runs are missing" in printed[-1]
+    assert call(monkeypatch, "--table", "all", "--dry_run", "--dataset", "voc12", "--voc12_root", "V", "--runs_dir", tmp_path) == 0
+    assert "one GPU" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_number_of_processes_makes_no_other_run():
+    one, two, other = (parse("--table", "6", *more) for more in ((), ("--jobs", 2), ("--flags", "--epochs 1")))
+    run = reproduce.plan(one)[0]
+    assert reproduce.identity(one, run) == reproduce.identity(two, run) != reproduce.identity(other, run)
+
+
+@pytest.mark.parametrize("flags", [("--table", "8"), ("--table", "four"), ("--table", "4", "--settings", "XI"), (), ("--table", "4", "--class_sets", "1,2")])
+def test_unusable_flags(monkeypatch, flags):
+    assert call(monkeypatch, *flags) == 2
+
+
+def test_a_data_set_needs_its_folder(monkeypatch, capsys, tmp_path):
+    assert call(monkeypatch, "--table", "4", "--dataset", "voc12", "--dry_run") == 2
+    assert "--voc12_root" in capsys.readouterr().err
+    assert call(monkeypatch, "--table", "4", "--dataset", "voc12", "--voc12_root", tmp_path / "absent") == 2
+    assert "absent" in capsys.readouterr().err
+
+
+def test_no_twin_of_real_data(monkeypatch, capsys, mini):
+    assert call(monkeypatch, "--table", "4", "--dataset", "voc12", "--voc12_root", mini, "--twin") == 2
+    assert "balanced twin" in capsys.readouterr().err
+
+
+# --- numbers --------------------------------------------------------------------------------------------------
+
+def outcome(classes: dict[str, float], final: float = 0, counts=(90, 10, 20), **more) -> Outcome:
+    """A run whose M_W has the given class IoUs and whose M_final is `final` higher in each."""
+    iou = {"background": 80.0, **classes}
+    shifted = {name: value + final for name, value in iou.items()}
+    scores = {name: {"miou": sum(values.values()) / len(values), "class_iou": values}
+              for name, values in (("weight_cam", iou), ("final_cam 1", shifted))}
+    machine = {"hardware": "cpu", "torch": "2", "finished": "2026-01-02 00:00:00"}
+    return Outcome({"eval_cam": {"machine": machine}},
+                   {"train_sfc": {"class_counts": list(counts)}, "eval_cam": {"split": "train (9 images)", "scores": scores, **more}})
+
+
+def test_mean_and_spread():
+    assert results.spread([]) == "-" and results.spread([3.0]) == "3.0 (1)"
+    assert results.spread([1.0, 3.0]) == "2.0 ± 1.4 (2)"                       # sample standard deviation: sqrt 2
+
+
+def text_of(path) -> str:
+    """A Markdown file without the spaces that align its tables."""
+    return re.sub(" +", " ", path.read_text())
+
+
+def make_series(data, gain):
+    """Two seeds; Base has 40, 50, 60; V's M_final is `gain` higher for the seeds' first and twice that for the second."""
+    base = {"a": 40.0, "b": 50.0, "c": 60.0}
+    outcomes = {}
+    for seed in (0, 1):
+        outcomes["Base", "", seed] = outcome(base)
+        for setting in ("V", "VI"):
+            outcomes[setting, "", seed] = outcome(base, gain * (seed + 1))
+    return Series(data, outcomes)
+
+
+def test_tables_hold_the_runs_numbers(tmp_path, capsys):
+    paths = results.write_table(4, [make_series("mini", 4.0)], tmp_path, "x", "the command")
+    text = text_of(paths[0])
+    assert "| Base | none | weight_cam | 55.1 | 57.5 ± 0.0 (2) |" in text
+    assert "| V | IBR, L_DW^P, L_DW^W | final_cam 1 | 64.7 | 63.5 ± 2.8 (2) |" in text         # 61.5 and 65.5
+    assert "| I | IBR | weight_cam | 55.9 | - |" in text                                      # not run
+    assert "train (9 images)" in text and "2026-01-02" in text and "`the command`" in text
+    rows = list(csv.DictReader(open(paths[1])))
+    line = next(row for row in rows if row["row"] == "V" and row["quantity"] == "arg-max")
+    assert (line["mean"], line["seeds"], line["values"]) == ("63.5", "2", "0:61.500 1:65.500")
+
+
+def test_twins_are_compared_seed_by_seed(tmp_path):
+    twins = [make_series(results.LONG_TAILED, 4.0), make_series(results.BALANCED, 1.0)]
+    text = text_of(results.write_table(4, twins, tmp_path, "x", "")[0])
+    assert "| V | arg-max | +9.6 | 6.0 ± 2.8 (2) | 1.5 ± 0.7 (2) | 4.5 ± 2.1 (2) |" in text
+
+
+def test_gains_on_class_sets(tmp_path):
+    series = make_series("mini", 4.0)
+    for seed in (0, 1):                                                    # V: class a (90 images) gains 9 more, b 3 less
+        scores = series.outcomes["V", "", seed].metrics["eval_cam"]["scores"]["final_cam 1"]["class_iou"]
+        scores["a"], scores["b"] = scores["a"] + 9, scores["b"] - 3
+    text = text_of(results.write_table(7, [series], tmp_path, "x", "", (50, 15))[0])
+    assert "| VI many | 5.6 | 6.0 ± 2.8 (2) |" in text
+    assert "| V many | 9.5 | 15.0 ± 2.8 (2) |" in text                        # n_c 90
+    assert "| V medium | 6.5 | 6.0 ± 2.8 (2) |" in text                       # n_c 20
+    assert "| V few | 12.9 | 3.0 ± 2.8 (2) |" in text                         # n_c 10
+    assert "many n_c > 50, few n_c < 15" in text
+
+
+def test_a_balanced_twin_is_divided_like_its_long_tailed_set(tmp_path):
+    twins = [make_series(results.LONG_TAILED, 4.0), make_series(results.BALANCED, 0.0)]
+    for (_, _, seed), found in twins[1].outcomes.items():
+        found.metrics["train_sfc"]["class_counts"] = [40, 40, 40]
+    for seed in (0, 1):
+        twins[1].outcomes["V", "", seed].metrics["eval_cam"]["scores"]["final_cam 1"]["class_iou"]["a"] += 5
+    text = text_of(results.write_table(7, twins, tmp_path, "x", "")[0])
+    assert "| V many | 9.5 | 6.0 ± 2.8 (2) | 5.0 ± 0.0 (2) | 1.0 ± 2.8 (2) |" in text
+
+
+# --- from the command to the files ----------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Flags of a small series of which table 6 and figure 3 were made."""
+    folder = tmp_path_factory.mktemp("reproduce")
+    flags = ["--runs_dir", folder / "runs", "--out", folder / "out", "--mini", TINY_DATA, "--flags", TINY_RUN]
+    with pytest.MonkeyPatch.context() as patch:
+        assert call(patch, "--table", "6", "--figure", "3", *flags) == 0
+    return folder, flags
+
+
+def test_table_and_figure_are_written(finished):
+    folder, _ = finished
+    text = (folder / "out/mini_table6.md").read_text()
+    assert text.count("(1)") == 9 and "train (24 images)" in text              # three rows in three variants
+    with Image.open(folder / "out/mini_figure3.png") as picture:
+        assert np.asarray(picture).std() > 10
+    assert {path.name for path in (folder / "runs/mini").iterdir()} == {"data_seed0", "Base_seed0", "V_seed0"}
+
+
+def test_a_figure_names_its_columns_and_classes(finished):
+    folder, _ = finished
+    runs = {setting: FinishedRun(folder / f"runs/mini/{setting}_seed0") for setting in ("Base", "V")}
+    axes = paper_figures.draw(3, runs, []).axes
+    assert [a.get_title() for a in axes[:5]] == ["image", "$M_W$", "$M_P$", "$M_{final}$ of SFC", "ground truth"]
+    counts = runs["Base"].class_counts
+    assert axes[0].get_ylabel() == f"{(head := max(counts, key=counts.get))} ({counts[head]})"
+
+
+def test_complete_runs_are_not_run_again(finished, monkeypatch, capsys):
+    folder, flags = finished
+    monkeypatch.setattr(reproduce, "call", lambda *_: pytest.fail("ran again"))
+    assert call(monkeypatch, "--table", "6", *flags, "--jobs", "2") == 0
+    assert call(monkeypatch, "--table", "6", "--dry_run", *flags) == 0
+    assert "0 of 1 runs are missing" in capsys.readouterr().out
+
+
+def test_a_failed_run_is_named(finished, monkeypatch, capsys):
+    folder, flags = finished
+    flags = [*flags[:-1], TINY_RUN + " --epochs 2"]                            # other settings on the same folders
+    assert call(monkeypatch, "--table", "6", *flags) == 2
+    message = capsys.readouterr().err
+    assert "V_seed0" in message and "--epochs: was 1, is 2" in message and "--overwrite" in message
+
+
+def test_figure_of_an_unknown_image(finished, monkeypatch, capsys):
+    _, flags = finished
+    assert call(monkeypatch, "--figure", "3", "--ids", "nobody", *flags) == 2
+    assert "nobody" in capsys.readouterr().err
+
+
+def test_a_signal_says_how_to_go_on(finished, tmp_path):
+    """The running chain is told too, and the message names the module as it was started."""
+    _, flags = finished
+    flags = ["--table", "6", *map(str, flags), "--runs_dir", str(tmp_path / "runs")]
+    process = subprocess.Popen([sys.executable, "-m", "tools.reproduce", *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("runs/mini/V_seed0/config.json")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "to go on:\n  python -m tools.reproduce --table 6" in errors
+    assert not (tmp_path / "runs/mini/V_seed0/command.json").exists()

@@ -8,7 +8,6 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from data.cam_store import read_final_cam
 from data.loader import ScaledImages, image_loader
@@ -17,7 +16,7 @@ from data.transforms import normalise
 from frame import network, options
 from frame.options import background_offset, crf_options
 from refine.crf import crf_inference_label
-from refine.random_walk import propagate
+from refine.pseudo_mask import Walk, pseudo_mask
 from runtime import distributed
 from runtime.command import flag, non_negative, positive_int
 from runtime.parallel import map_images
@@ -76,7 +75,7 @@ def walk_to_mask(cams, folder, num_classes: int, args, stride: int, job: tuple[s
     """Write the pseudo mask of one image; job: its id and its edge map."""
     name, edge = job
     cam, keys = read_final_cam(cams / f"{name}.npz", num_classes, args.mask_prototype_weight, background_offset(args))
-    write_mask(folder / f"{name}.png", keys[pseudo_mask(cam, edge, stride, args)])
+    write_mask(folder / f"{name}.png", keys[pseudo_mask(cam, edge, stride, walk_settings(args))])
 
 
 def refine_to_mask(cams, folder, data_set, args, name: str) -> None:
@@ -88,27 +87,10 @@ def refine_to_mask(cams, folder, data_set, args, name: str) -> None:
     write_mask(folder / f"{name}.png", keys[refined])
 
 
-def pseudo_mask(cam: torch.Tensor, edge: np.ndarray, stride: int, args) -> np.ndarray:
-    """Arg-max of the walked CAM.
-
-    cam     (K+1, H, W) M_final at full size, background first
-    edge    (1, h, w) edge probability
-    stride  pixels a cell of the edge map covers
-    Returns (H, W) channel indices.
-    """
-    size = cam.shape[1:]
-    small = F.interpolate(cam[None], edge.shape[1:], mode="bilinear", align_corners=False)[0].numpy()
-    start = small[1:] ** args.walk_power
-    if args.walk_all_channels:
-        start = np.concatenate([start, small ** args.walk_all_power])     # one matrix walks both
-    walked = propagate(start, edge, args.walk_beta, args.walk_exp, args.walk_radius)
-    walked = F.interpolate(torch.from_numpy(walked)[None], scale_factor=stride, mode="bilinear",
-                           align_corners=False)[0, :, :size[0], :size[1]]
-    foreground = walked[:len(small) - 1]
-    scores = F.pad(foreground / foreground.max().clamp(min=1e-5), (0, 0, 0, 0, 1, 0), value=args.walk_background)
-    if args.walk_all_channels:
-        scores = scores + walked[len(small) - 1:]
-    return scores.argmax(0).numpy()
+def walk_settings(args) -> Walk:
+    """The flags of the walks as settings of refine.pseudo_mask."""
+    return Walk(args.walk_beta, args.walk_exp, args.walk_radius, args.walk_power, args.walk_background,
+                args.walk_all_channels, args.walk_all_power)
 
 
 if __name__ == "__main__":

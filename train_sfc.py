@@ -83,7 +83,8 @@ def run(args, work_dir, data_set, ids) -> dict:
     dc = coefficients(args, counts, labels, steps_per_epoch)
     criterion = build_loss(args, dc).to(device)
     bank = ImageBank(data_set.num_classes, args.crop_size, device, args.ibr_allow_empty)
-    optimizer, scheduler = build_optimizer(args, model, total_steps)
+    optimizer, scheduler = engine.poly_sgd(model.parameter_groups(args.lr, args.lr * args.lr_new_factor), total_steps,
+                                           args.momentum, args.weight_decay)
     dataset = TrainCrops(ids, labels, data_set.image_path, args.crop_size, parse_range(args.resize_long), args.flip, args.seed)
 
     def with_bank(batch, step):
@@ -141,12 +142,6 @@ def build_loss(args, dc: torch.Tensor) -> MSDWLoss:
     ones = torch.ones_like(dc)
     return MSDWLoss(dc if args.dc_p else ones, dc if args.dc_w else ones, args.dw_p_weight, args.dw_w_weight,
                     args.dw_reduction, args.normalise_prototype, args.cls_half)
-
-
-def build_optimizer(args, model, total_steps):
-    groups = [{"params": list(model.backbone.parameters()), "lr": args.lr},
-              {"params": model.new_parameters(), "lr": args.lr * args.lr_new_factor}]
-    return engine.poly_sgd(groups, total_steps, args.momentum, args.weight_decay)
 
 
 def parse_range(text: str) -> tuple[int, int] | None:

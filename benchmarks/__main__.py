@@ -209,8 +209,7 @@ def build_model(size: StepSize, device: torch.device):
     torch.manual_seed(0)
     model = SFCNet(build_backbone(size.backbone), size.num_classes).to(device)
     network.set_training_mode(model, frozen_batchnorm=True)
-    groups = [{"params": list(model.backbone.parameters()), "lr": 1e-3}, {"params": model.new_parameters(), "lr": 1e-2}]
-    optimizer, _ = engine.poly_sgd(groups, 1000, momentum=1e-4, weight_decay=1e-4)
+    optimizer, _ = engine.poly_sgd(model.parameter_groups(1e-3, 1e-2), 1000, momentum=1e-4, weight_decay=1e-4)
     return model, optimizer, torch.linspace(0.5, 1.5, size.num_classes, device=device)
 
 

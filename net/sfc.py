@@ -144,9 +144,10 @@ class SFCNet(nn.Module):
                      for side, feature in zip((self.side1, self.side2, self.side3, self.side4), features)]
         return torch.cat(projected, dim=1)
 
-    def new_parameters(self) -> list[nn.Parameter]:
-        """Parameters that no pretraining has seen: they learn at the higher rate."""
-        return [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
+    def parameter_groups(self, lr: float = 0.1, new_lr: float = 1.0) -> list[dict]:
+        """Optimiser groups: the backbone, and the layers that no pretraining has seen; the defaults are the release's."""
+        new = [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
+        return [{"params": list(self.backbone.parameters()), "lr": lr}, {"params": new, "lr": new_lr}]
 
 
 def unit_length_on_grid(side: nn.Module, feature: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

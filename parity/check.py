@@ -171,8 +171,7 @@ def check_sfc_step(net: SFCNet, criterion: MSDWLoss, vectors: Vectors, report: R
 
 def check_sfc_trace(net: SFCNet, criterion: MSDWLoss, vectors: Vectors, report: Report) -> None:
     """Three optimiser steps: lr 0.1 and 1, weight decay and momentum 1e-4, poly over 10 steps, gradients clipped at 1."""
-    groups = [{"params": list(net.backbone.parameters()), "lr": 0.1}, {"params": net.new_parameters(), "lr": 1.0}]
-    optimizer, scheduler = poly_sgd(groups, total_steps=10, momentum=1e-4, weight_decay=1e-4)
+    optimizer, scheduler = poly_sgd(net.parameter_groups(), total_steps=10, momentum=1e-4, weight_decay=1e-4)
     columns = [str(name) for name in vectors["trace_columns"]]
     for step, expected in enumerate(vectors["trace"]):
         image, label = (torch.from_numpy(vectors[f"trace_{name}{step}"]) for name in ("image", "label"))

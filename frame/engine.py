@@ -86,7 +86,7 @@ def fit(training: Training, work_dir: WorkDir, name: str, save_minutes: float = 
     start = last_save = time.monotonic()
     with progress(total=training.total_steps, initial=first_step, desc=name, unit="step") as bar:
         for batch in training.loader(first_step):
-            losses = _step(training, forward, batch, step)
+            losses = train_step(training, forward, batch, step)
             step += 1
             unseen.append(torch.stack(list(losses.values())))
             end_of_epoch = step == training.total_steps or training.epoch_steps and step % training.epoch_steps == 0
@@ -156,7 +156,7 @@ def synchronise_batchnorm(module: nn.Module) -> None:
             synchronise_batchnorm(child)
 
 
-def _step(training: Training, forward: Callable, batch, step: int) -> dict[str, torch.Tensor]:
+def train_step(training: Training, forward: Callable, batch, step: int) -> dict[str, torch.Tensor]:
     """One optimiser step; its losses, detached. forward: see `parallel`."""
     training.optimizer.zero_grad(set_to_none=True)
     losses = _backward(training, forward, batch, step)

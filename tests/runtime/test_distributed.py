@@ -325,7 +325,7 @@ def test_a_scaled_loss_gives_the_same_step_and_its_scale_is_kept(tmp_path):
 
     plain, scaled = training(torch.amp.GradScaler("cpu", enabled=False)), training(scaler(1024.0))
     for each in (plain, scaled):
-        engine._step(each, each.loss, [torch.arange(6.0).view(2, 3)], 0)
+        engine.train_step(each, each.loss, [torch.arange(6.0).view(2, 3)], 0)
     torch.testing.assert_close(scaled.model.state_dict(), plain.model.state_dict())
     engine._save(scaled, tmp_path / "checkpoint.pth", 1, {}, [])
     resumed = training(scaler(2.0))

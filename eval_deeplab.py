@@ -13,13 +13,12 @@ from typing import Callable, Iterator, NamedTuple
 import imageio.v3 as imageio
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from data.loader import ScaledImages, image_loader
 from data.sample import InputError, read_image, write_atomically, write_mask
 from frame import network, options, segmentation_network
 from frame.segmentation_network import add_own_option
-from net.deeplabv2 import MultiScale
+from net.deeplabv2 import MultiScale, class_probabilities
 from refine.crf import crf_inference_probs
 from refine.metrics import ConfusionMatrix
 from refine.segmentation_scores import summary
@@ -166,8 +165,7 @@ class Trained:
             for mirrored in mirrors:
                 logits = self.model(pixels.flip(3)).flip(3) if mirrored else self.model(pixels)
                 # Corners aligned as the network itself up-samples: in SEAM's, not in deeplab-pytorch.
-                logits = F.interpolate(logits, size, mode="bilinear", align_corners=not self.takes_maximum)
-                total = total + logits.softmax(1)[0]
+                total = total + class_probabilities(logits, size, align_corners=not self.takes_maximum)[0]
         return total / (len(images) * len(mirrors))
 
 

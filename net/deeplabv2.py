@@ -187,6 +187,14 @@ def mean_where(x: torch.Tensor, mask: torch.Tensor, count: Callable = torch.sum)
     return (x * mask).sum() / count(mask).clamp(min=1)
 
 
+def class_probabilities(logits: torch.Tensor, size: tuple[int, int], align_corners: bool = False) -> torch.Tensor:
+    """logits (N, num_classes, h, w) -> softmax (N, num_classes, H, W) of the bilinearly up-sampled logits.
+
+    align_corners  False in deeplab-pytorch, True in SEAM's second stage
+    """
+    return F.interpolate(logits, size, mode="bilinear", align_corners=align_corners).softmax(1)
+
+
 # torchvision's names of a bottleneck's parts -> deeplab-pytorch's.
 PORT_PARTS = {"conv1": "reduce.conv", "bn1": "reduce.bn", "conv2": "conv3x3.conv", "bn2": "conv3x3.bn",
               "conv3": "increase.conv", "bn3": "increase.bn",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from data.loader import LabelledCrops, train_loader
+from data.loader import DeepLabCrops, LabelledCrops, train_loader
 from data.sample import InputError
 from data.transforms import zero_outside
 from frame import engine, network, options, segmentation_network
@@ -101,7 +101,8 @@ def run(args, work_dir, data_set, ids) -> dict:
     optimizer, scheduler = engine.poly_sgd(
         model.parameter_groups(args.seg_lr, args.seg_weight_decay, args.seg_lr_head_factor), args.seg_iterations,
         args.seg_momentum, args.seg_weight_decay, args.seg_lr_power, args.seg_lr_every)
-    dataset = LabelledCrops(
+    crops = DeepLabCrops if args.seg_net == "deeplabv2_resnet101" else LabelledCrops
+    dataset = crops(
         ids, data_set.image_path, lambda name: folder / f"{name}.png", data_set.num_classes, args.seg_crop_size,
         scale_range(args), args.seg_flip, args.seed, args.seg_scale_draw == "list", args.seg_colour_jitter)
 
@@ -131,7 +132,7 @@ def mask_folder(args, work_dir, ids) -> Path:
 
 
 def scale_range(args) -> tuple[float, ...]:
-    """The scales that LabelledCrops draws from."""
+    """The scales that the crops draw from."""
     return tuple(args.seg_scales) if args.seg_scale_draw == "list" else (min(args.seg_scales), max(args.seg_scales))
 
 

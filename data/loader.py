@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.sample import IGNORE, image_size, read_image, read_mask
-from data.transforms import cut, random_crop_box, random_resize_long, rescale, shift_hsv
+from data.transforms import cut, random_crop_box, random_resize_long, rescale, resize, resize_float, shift_hsv
 
 
 class EpochBatches(Sampler):
@@ -73,18 +73,21 @@ class TrainCrops(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         epoch, index = key
-        rng = np.random.default_rng([self.seed, epoch, index])
         image = read_image(self.image_path(self.ids[index]))
+        crop = self.augment(image, np.random.default_rng([self.seed, epoch, index]))
+        return (*crop, torch.from_numpy(self.labels[index]))
+
+    def augment(self, image: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """image (H, W, 3) uint8 -> crop and box; the order, resize, flip, crop, is the release's."""
         if self.resize_long:
             image = random_resize_long(image, *self.resize_long, rng)
         if self.flip and rng.random() < 0.5:
             image = image[:, ::-1]
-        placement = random_crop_box(*image.shape[:2], self.crop, rng)
-        return (*crop_tensors(image, placement, self.crop), torch.from_numpy(self.labels[index]))
+        return crop_tensors(image, random_crop_box(*image.shape[:2], self.crop, rng), self.crop)
 
 
 class LabelledCrops(Dataset):
-    """Augmented crops with a label map each, for IRN and segmentation networks; indexed by (epoch, index).
+    """Augmented crops with a label map each, for IRN and ResNet-38; indexed by (epoch, index).
 
     image_path, label_path   id -> path
     num_classes              C, to check the label maps
@@ -109,11 +112,15 @@ class LabelledCrops(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         epoch, index = key
-        rng = np.random.default_rng([self.seed, epoch, index])
         name = self.ids[index]
         image = read_image(self.image_path(name))
         label = read_mask(self.label_path(name), self.num_classes, image.shape[:2])
-        scale = rng.choice(self.scale) if self.one_of_scales else rng.uniform(*self.scale)
+        return self.augment(image, label, np.random.default_rng([self.seed, epoch, index]))
+
+    def augment(self, image: np.ndarray, label: np.ndarray,
+                rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """image (H, W, 3) and label (H, W), both uint8 -> crop, box and cropped label; resize, flip, crop as in IRN."""
+        scale = self.draw_scale(rng)
         image, label = rescale(image, scale), rescale(label, scale, Image.NEAREST)
         if self.colour_jitter:
             image = shift_hsv(image, self.colour_jitter, rng)
@@ -122,9 +129,35 @@ class LabelledCrops(Dataset):
         placement = random_crop_box(*image.shape[:2], self.crop, rng)
         return (*crop_tensors(image, placement, self.crop), torch.from_numpy(cut(label, placement, self.crop, IGNORE)))
 
+    def draw_scale(self, rng: np.random.Generator) -> float:
+        return float(rng.choice(self.scale) if self.one_of_scales else rng.uniform(*self.scale))
+
+
+class DeepLabCrops(LabelledCrops):
+    """The crops of deeplab-pytorch for DeepLabV2; arguments as LabelledCrops.
+
+    Resized images are not rounded to bytes. Small ones are padded at the bottom and the right, and the whole crop is
+    flipped after that.
+    Gives (image (3, crop, crop) float32 RGB on the scale 0..255, box (4,) int64, label (crop, crop) uint8).
+    """
+
+    def augment(self, image, label, rng):
+        if self.colour_jitter:
+            image = shift_hsv(image, self.colour_jitter, rng)
+        scale = self.draw_scale(rng)
+        height, width = size = tuple(max(1, int(scale * side)) for side in label.shape)
+        image, label = resize_float(image, size), resize(label, size, Image.NEAREST)
+        h, w = min(height, self.crop), min(width, self.crop)
+        placement = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), 0, 0, h, w
+        pixels, box = crop_tensors(image, placement, self.crop)
+        label = torch.from_numpy(cut(label, placement, self.crop, IGNORE))
+        if self.flip and rng.random() < 0.5:
+            return pixels.flip(2), torch.tensor([0, h, self.crop - w, self.crop]), label.flip(1)
+        return pixels, box, label
+
 
 def crop_tensors(image: np.ndarray, placement: tuple[int, ...], crop: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The placed crop (3, crop, crop) uint8 and the box (4,) of the part that shows the image."""
+    """The placed crop (3, crop, crop) in the type of the image, and the box (4,) of the part that shows it."""
     _, _, top, left, h, w = placement
     pixels = np.ascontiguousarray(cut(image, placement, crop).transpose(2, 0, 1))
     return torch.from_numpy(pixels), torch.tensor([top, top + h, left, left + w])

@@ -13,6 +13,11 @@ def resize(image: np.ndarray, size: tuple[int, int], resample=Image.BICUBIC) -> 
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), resample))
 
 
+def resize_float(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 -> (h, w, 3) float32 at size (h, w): bilinear without anti-aliasing, not rounded (OpenCV)."""
+    return cv2.resize(image.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+
+
 def rescale(image: np.ndarray, scale: float, resample=Image.BICUBIC) -> np.ndarray:
     """(H, W[, 3]) uint8 resized by `scale`, at least one pixel a side."""
     height, width = image.shape[:2]
@@ -44,7 +49,7 @@ def cut(image: np.ndarray, placement: tuple[int, ...], crop: int, fill: int = 0)
 
 
 def normalise(image: torch.Tensor, mean, std) -> torch.Tensor:
-    """(N, 3, H, W) uint8 RGB -> float32, (x / 255 - mean) / std per channel."""
+    """(N, 3, H, W) RGB on the scale 0..255, of any type -> float32, (x / 255 - mean) / std per channel."""
     mean = torch.tensor(mean, device=image.device).view(1, 3, 1, 1)
     std = torch.tensor(std, device=image.device).view(1, 3, 1, 1)
     return (image.float() / 255 - mean) / std
@@ -55,8 +60,19 @@ CAFFE_BGR_MEAN = (104.008, 116.669, 122.675)
 
 
 def subtract_bgr_mean(image: torch.Tensor, mean=CAFFE_BGR_MEAN) -> torch.Tensor:
-    """(N, 3, H, W) uint8 RGB -> float32 BGR, x - mean per channel: the input of weights converted from Caffe."""
+    """(N, 3, H, W) RGB on the scale 0..255, of any type -> float32 BGR, x - mean per channel: the input of weights
+    converted from Caffe."""
     return image.flip(1).float() - torch.tensor(mean, device=image.device).view(1, 3, 1, 1)
+
+
+def wrapped_bgr(image: np.ndarray, mean=CAFFE_BGR_MEAN) -> np.ndarray:
+    """The image that deeplab-pytorch hands to its CRF: BGR minus the mean, cast to bytes, so that what is darker than
+    the mean wraps around.
+
+    image (H, W, 3) uint8 RGB -> (H, W, 3) uint8 BGR.
+    """
+    centred = image[..., ::-1].astype(np.float32) - np.array(mean, np.float32)
+    return centred.astype(np.int16).astype(np.uint8)           # by way of int16: casting negative floats is undefined
 
 
 def shift_hsv(image: np.ndarray, largest: float, rng: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from data.cam_store import CamRecord, write_record
+from data.cam_store import present_maps, write_record
 from data.loader import ScaledImages, image_loader, same_size_batches
 from data.sample import image_size
 from data.transforms import normalise
@@ -86,14 +86,6 @@ def infer(model, images: torch.Tensor, labels: torch.Tensor, mask_cam: bool) -> 
     """uint8 images (N, 3, H, W) of one scale -> M_W and M_P (N, C+1, h, w), float32 on the host."""
     output = model.infer(normalise(images, model.backbone.mean, model.backbone.std), labels, mask_cam)
     return output.weight_cam.cpu(), output.prototype_cam.cpu()
-
-
-def present_maps(maps, label: torch.Tensor, size: tuple[int, int]) -> CamRecord:
-    """The record of one image: of each scale's maps (C+1, h, w) only the background and the classes of `label`."""
-    classes = label.nonzero().flatten() + 1
-    keys = torch.cat([torch.zeros(1, dtype=torch.int64), classes])
-    return CamRecord(classes.numpy(), size, [weight[keys].numpy() for weight, _ in maps],
-                     [prototype[keys].numpy() for _, prototype in maps])
 
 
 if __name__ == "__main__":

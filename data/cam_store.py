@@ -39,6 +39,19 @@ class CamRecord(NamedTuple):
         return np.concatenate([[0], self.classes])
 
 
+def present_maps(maps: list[tuple[torch.Tensor, torch.Tensor]], label: torch.Tensor, size: tuple[int, int]) -> CamRecord:
+    """The record of one image: of its maps, only the background and the classes it shows.
+
+    maps   M_W and M_P of each scale, (C+1, h_s, w_s)
+    label  (C,) 0/1
+    size   (H, W) of the image
+    """
+    classes = label.nonzero().flatten() + 1
+    keys = torch.cat([torch.zeros(1, dtype=torch.int64), classes])
+    return CamRecord(classes.numpy(), size, [weight[keys].numpy() for weight, _ in maps],
+                     [prototype[keys].numpy() for _, prototype in maps])
+
+
 def write_record(path: str | Path, record: CamRecord, num_classes: int) -> None:
     arrays = {"classes": record.classes.astype(np.int64), "num_classes": np.int64(num_classes),
               "size": np.array(record.size, np.int64)}

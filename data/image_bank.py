@@ -43,8 +43,12 @@ class ImageBank:
         slots = torch.arange(len(self.filled)) if self.allow_empty else self.filled.nonzero().flatten()
         if len(slots) == 0:
             count = 0
-        pick = slots[torch.randint(max(len(slots), 1), (count,), generator=generator)].to(self.images.device)
-        return self.images[pick], self.boxes[pick], self.labels[pick]
+        return self.take(slots[torch.randint(max(len(slots), 1), (count,), generator=generator)])
+
+    def take(self, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images, boxes and labels of the given slots (n,) int64, on the device."""
+        slots = slots.to(self.images.device)
+        return self.images[slots], self.boxes[slots], self.labels[slots]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         return {"images": self.images, "boxes": self.boxes, "labels": self.labels, "filled": self.filled}

@@ -59,11 +59,15 @@ def ir_label(image: np.ndarray, cams: np.ndarray, keys: np.ndarray, background_s
     return np.where(strict > 0, keys[strict], np.where(loose > 0, IGNORE, 0).astype(np.uint8))
 
 
+def seed_pair(cams: np.ndarray, background_scale: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    """What the two label-CRFs of `ir_label` start from: arg-max (H, W) of the maps, and with the background scaled."""
+    return cams.argmax(axis=0), np.concatenate([cams[:1] * background_scale, cams[1:]]).argmax(axis=0)
+
+
 def label_pair(image: np.ndarray, cams: np.ndarray, background_scale: float = 0.5,
                **crf_options) -> tuple[np.ndarray, np.ndarray]:
     """The two label-CRF runs of `ir_label`: channel indices (H, W) with the background as given, and scaled."""
-    strict_seeds = cams.argmax(axis=0)
-    loose_seeds = np.concatenate([cams[:1] * background_scale, cams[1:]]).argmax(axis=0)
+    strict_seeds, loose_seeds = seed_pair(cams, background_scale)
     strict = crf_inference_label(image, strict_seeds, len(cams), **crf_options)
     if np.array_equal(strict_seeds, loose_seeds):
         return strict, strict

@@ -24,7 +24,7 @@ from data.sample import InputError, read_list, write_atomically
 from frame import network, options
 from net.sfc import SIDE_WIDTHS
 from paper.analysis_page import across_runs, summary, write
-from paper.cam_counts import ARGMAX, MAPS, ORACLE, CamCounts, count_images, has_parts, read_parts
+from paper.cam_counts import ARGMAX, ORACLE, CamCounts, count_images, has_parts, read_parts
 from paper.class_sets import class_sets, default_thresholds
 from paper.shared_features import (
     DISCRIMINATIVE_PART,
@@ -38,6 +38,7 @@ from paper.shared_features import (
     observe,
     projection,
 )
+from refine.scored_maps import CAMS, PROTOTYPE_CAM, WEIGHT_CAM
 from report.finished_run import FinishedRun
 from runtime import interrupt
 from runtime.command import default_workers, exit_with_message, positive_int
@@ -101,7 +102,7 @@ def map_rows(counts: CamCounts, class_names, head: int) -> list[dict]:
     shared_as_head: of the class's shared pixels in images that show the head class too, the share labelled as head.
     """
     rows = []
-    for name in MAPS:
+    for name in CAMS:
         for rule, step in ((ARGMAX, None), (ORACLE, counts.oracle_step(name))):
             by_part = counts.labelled(name, step)
             whole = sum(part.matrix for part in by_part.values())
@@ -168,16 +169,16 @@ def conclusions(classes: list[dict], rows: list[dict], sets: dict[str, list[int]
             quantities.append(("1", f"W_c, {measure} on {region}", "rho > 0, few < 0 < many" if shared else "",
                                [c["weight"][region][measure] for c in classes]))
     for rule in (ARGMAX, ORACLE):
-        areas = {name: of_map(name, rule, "area_ratio") for name in MAPS}
-        quantities.append(("2", f"area M_W / truth, {rule}", "rho > 0, few < 1 < many", areas["weight_cam"]))
+        areas = {name: of_map(name, rule, "area_ratio") for name in CAMS}
+        quantities.append(("2", f"area M_W / truth, {rule}", "rho > 0, few < 1 < many", areas[WEIGHT_CAM]))
         if parts:
-            recalls = {name: of_map(name, rule, "recall_shared") for name in MAPS}
-            quantities.append(("2", f"recall of M_W on shared pixels, {rule}", "rho > 0", recalls["weight_cam"]))
+            recalls = {name: of_map(name, rule, "recall_shared") for name in CAMS}
+            quantities.append(("2", f"recall of M_W on shared pixels, {rule}", "rho > 0", recalls[WEIGHT_CAM]))
         quantities.append(("3", f"area M_P / M_W, {rule}", "rho < 0, many < 1 < few",
-                           _ratios(areas["prototype_cam"], areas["weight_cam"])))
+                           _ratios(areas[PROTOTYPE_CAM], areas[WEIGHT_CAM])))
         if parts:
             quantities.append(("3", f"recall on shared pixels, M_P - M_W, {rule}", "rho < 0, many < 0 < few",
-                               _differences(recalls["prototype_cam"], recalls["weight_cam"])))
+                               _differences(recalls[PROTOTYPE_CAM], recalls[WEIGHT_CAM])))
     for region in ("shared", "f0_others") if parts else ("own", "others"):
         quantities.append(("3", f"P_c, cosine on {region}", "> 0 everywhere",
                            [c["prototype"][region]["cosine"] for c in classes]))
@@ -201,7 +202,7 @@ def spearman(counts: list[int], values: list[float | None]) -> dict[str, float |
 def set_rows(rows: list[dict], class_names, sets: dict[str, list[int]]) -> list[dict]:
     """Mean IoU and area ratio of the many, medium and few classes, a row a map and background rule."""
     out = []
-    for name in MAPS:
+    for name in CAMS:
         for rule in (ARGMAX, ORACLE):
             of_class = [row for row in rows if row["map"] == name and row["background"] == rule]
             out.append({"map": name, "background": rule, "threshold": of_class[0]["threshold"]}

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from data.sample import write_atomically
 from paper import markdown
-from paper.cam_counts import ARGMAX, MAPS, ORACLE
+from paper.cam_counts import ARGMAX, ORACLE
 from paper.shared_features import PART_REGIONS, REGIONS
+from refine.scored_maps import CAMS, PROTOTYPE_CAM, WEIGHT_CAM
 from report.charts import COLOURS
 
 
@@ -26,7 +27,7 @@ def write(folder: Path, result: dict) -> None:
 
 def csv_text(result: dict) -> str:
     """A row a class, map and background rule. The projections are those of W_c beside M_W and of P_c beside M_P."""
-    vectors = {"weight_cam": "weight", "prototype_cam": "prototype"}
+    vectors = {WEIGHT_CAM: "weight", PROTOTYPE_CAM: "prototype"}
     of_class = {entry["class"]: entry for entry in result["classes"]}
     table = []
     for row in result["maps"]:
@@ -47,7 +48,7 @@ def page(result: dict) -> str:
     """analysis.md."""
     classes = sorted(result["classes"], key=lambda entry: -entry["n_c"])
     order = {entry["class"]: position for position, entry in enumerate(classes)}
-    rows = sorted(result["maps"], key=lambda row: (order[row["class"]], list(MAPS).index(row["map"]), row["background"]))
+    rows = sorted(result["maps"], key=lambda row: (order[row["class"]], list(CAMS).index(row["map"]), row["background"]))
     regions = [region for region in REGIONS if any(e["weight"][region]["cosine"] is not None for e in classes)]
     gradient = list(classes[0]["gradient"])
     parts = [f"# Shared features in {result['run']}",
@@ -109,7 +110,7 @@ def figures(result: dict) -> dict[str, Figure]:
 
     def of_maps(key, rule):
         return {name: {row["class"]: row[key] for row in result["maps"] if row["map"] == name and row["background"] == rule}
-                for name in MAPS}
+                for name in CAMS}
 
     def cosines(kind):
         return {region: {name: entry[kind][region]["cosine"] for name, entry in classes.items()} for region in regions}

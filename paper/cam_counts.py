@@ -8,10 +8,10 @@ from data.cam_store import full_size_cams, read_record
 from data.mini_voc import DISCRIMINATIVE, SHARED
 from data.sample import IGNORE, image_size, read_mask
 from refine.metrics import ConfusionMatrix
+from refine.scored_maps import CAMS
 from refine.segmentation_scores import ThresholdSweep
 
 ARGMAX, ORACLE = "argmax", "oracle"                                # background rules
-MAPS = {"weight_cam": (1, 0), "prototype_cam": (0, 1), "final_cam": (1, 1)}       # weights of M_W and M_P
 PARTS = ("rest", "shared", "shared beside head", "discriminative")
 
 
@@ -25,15 +25,15 @@ class CamCounts:
 
     def __init__(self, num_classes: int, has_parts: bool):
         self.parts = PARTS if has_parts else PARTS[:1]
-        self.confusion = {name: {part: ConfusionMatrix(num_classes + 1) for part in self.parts} for name in MAPS}
-        self.sweep = {name: {part: ThresholdSweep(num_classes) for part in self.parts} for name in MAPS}
+        self.confusion = {name: {part: ConfusionMatrix(num_classes + 1) for part in self.parts} for name in CAMS}
+        self.sweep = {name: {part: ThresholdSweep(num_classes) for part in self.parts} for name in CAMS}
 
     def update(self, record, truth: np.ndarray, parts: np.ndarray) -> None:
         """Count one image. truth (H, W) class indices, parts (H, W) indices of PARTS."""
         weight_cam, prototype_cam = full_size_cams(record, None)
         truths = {PARTS[index]: np.where(parts == index, truth, IGNORE) for index in np.unique(parts)}
-        for name, (w, p) in MAPS.items():
-            cam = (w * weight_cam + p * prototype_cam).numpy() / (w + p)
+        for name, weights in CAMS.items():
+            cam = weights.mean(weight_cam, prototype_cam).numpy()
             labels = record.keys[cam.argmax(0)]
             for part, truth_there in truths.items():
                 self.confusion[name][part].update(labels, truth_there)
@@ -42,7 +42,7 @@ class CamCounts:
     def merge(self, other: "CamCounts") -> None:
         """Add the counts of another process."""
         for mine, theirs in ((self.confusion, other.confusion), (self.sweep, other.sweep)):
-            for name in MAPS:
+            for name in CAMS:
                 for part in self.parts:
                     mine[name][part].merge(theirs[name][part])
 

@@ -4,16 +4,17 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from data.cam_store import final_cam, full_size_cams, read_record
+from data.cam_store import full_size_cams, read_record
 from data.sample import InputError, read_image, write_atomically
+from refine.scored_maps import CAMS, FINAL_CAM, PROTOTYPE_CAM, WEIGHT_CAM
 from report.finished_run import FinishedRun
 from report.pictures import as_rgb, heat_map
 
 # Columns of each figure: title, setting, map.
 COLUMNS = {
-    3: (("$M_W$", "Base", "weight_cam"), ("$M_P$", "Base", "prototype_cam"), ("$M_{final}$ of SFC", "V", "final_cam")),
-    4: (("Base", "Base", "weight_cam"), ("I: + IBR", "I", "weight_cam"), ("II: MSDW, no IBR", "II", "final_cam"),
-        ("V: SFC", "V", "final_cam")),
+    3: (("$M_W$", "Base", WEIGHT_CAM), ("$M_P$", "Base", PROTOTYPE_CAM), ("$M_{final}$ of SFC", "V", FINAL_CAM)),
+    4: (("Base", "Base", WEIGHT_CAM), ("I: + IBR", "I", WEIGHT_CAM), ("II: MSDW, no IBR", "II", FINAL_CAM),
+        ("V: SFC", "V", FINAL_CAM)),
 }
 
 
@@ -62,10 +63,9 @@ def pictures(number: int, runs: dict[str, FinishedRun], name: str) -> list:
     shown = [image]
     for _, setting, kind in COLUMNS[number]:
         run = runs[setting]
-        weight_cam, prototype_cam = full_size_cams(
-            read_record(run.path / "cam" / f"{name}.npz", run.data_set.num_classes, size), None)
-        cams = {"weight_cam": weight_cam, "prototype_cam": prototype_cam, "final_cam": final_cam(weight_cam, prototype_cam)}
-        shown.append(heat_map(image, cams[kind][1:].amax(0).numpy()))
+        record = read_record(run.path / "cam" / f"{name}.npz", run.data_set.num_classes, size)
+        cam = CAMS[kind].mix(*full_size_cams(record, None))
+        shown.append(heat_map(image, cam[1:].amax(0).numpy()))
     return [*shown, as_rgb(data_set.read_mask(name, size))]
 
 

@@ -9,11 +9,12 @@ from typing import NamedTuple
 from data.sample import write_atomically
 from paper import markdown
 from paper.class_sets import class_sets, default_thresholds
+from refine.scored_maps import PLAIN, STEP
 from report.published import BASE, CLASS_SETS, GAIN_TITLE, GAINS, NO_SCORE, SETTINGS, TABLES, Row, compared_rows
 from runtime.work_dir import read_json
 
 # How foreground and background are told apart: heading -> where the score stands in metrics.json.
-VARIANTS = {"arg-max": "", "background step": " +step", "oracle threshold": "oracle"}
+VARIANTS = {"arg-max": PLAIN, "background step": STEP, "oracle threshold": "oracle"}
 LONG_TAILED, BALANCED = "long-tailed", "balanced"
 COLUMNS = ("table", "row", "setting", "data", "map", "quantity", "paper", "mean", "standard deviation", "seeds", "values")
 

@@ -20,18 +20,20 @@ from PIL import Image
 
 from data.sample import IGNORE, InputError, read_mask, write_atomically
 from refine.metrics import ConfusionMatrix
+from refine.scored_maps import FINAL_CAM_CRF, PSEUDO_MASK
 from report import charts
 from report.finished_run import BACKGROUND, FinishedRun
 from report.pictures import PALETTE, PANELS, as_rgb, stage_pictures
+from report.published import FINAL_CAM, PROTOTYPE_CAM, WEIGHT_CAM
 from report.scores_table import PAPER, rows
 from runtime.command import default_workers, exit_with_message
 from runtime.parallel import map_images
 
 # Maps in the order of the chain, as the paper writes them; the last one that was scored is drawn as bars.
-LABELS = {"weight_cam": Markup("M<sub>W</sub>"), "prototype_cam": Markup("M<sub>P</sub>"),
-          "final_cam 1": Markup("M<sub>final</sub>"), "final_cam CRF": Markup("M<sub>final</sub> + CRF"),
-          "pseudo mask": Markup("pseudo mask")}
-CHARTED = ("weight_cam", "prototype_cam", "final_cam 1", "pseudo mask")
+LABELS = {WEIGHT_CAM: Markup("M<sub>W</sub>"), PROTOTYPE_CAM: Markup("M<sub>P</sub>"),
+          FINAL_CAM: Markup("M<sub>final</sub>"), FINAL_CAM_CRF: Markup("M<sub>final</sub> + CRF"),
+          PSEUDO_MASK: Markup("pseudo mask")}
+CHARTED = (WEIGHT_CAM, PROTOTYPE_CAM, FINAL_CAM, PSEUDO_MASK)
 MAP_COLOURS = dict(zip(CHARTED, ("#d9822b", "#3d8bd4", "#a463c9", "#2a9d6f")))
 PANEL_TITLES = {key: Markup(re.sub(r"\$M_{?(\w+)}?\$", r"M<sub>\1</sub>", title)) for key, title in PANELS.items()}
 

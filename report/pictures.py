@@ -14,17 +14,18 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from data.cam_store import final_cam, full_size_cams, read_record
+from data.cam_store import full_size_cams, read_record
 from data.sample import IGNORE, InputError, palette, read_image, read_mask, write_atomically
 from data.transforms import normalise
 from frame import network
+from refine.scored_maps import CAMS, FINAL_CAM, PROTOTYPE_CAM, WEIGHT_CAM
 from report.finished_run import FinishedRun
 from runtime.command import exit_with_message
 
 PALETTE = np.array(palette(), np.uint8).reshape(-1, 3)
 
 # What stage_pictures gives, in the order of the paper's Figure 3, with the later stages before the ground truth.
-PANELS = {"image": "image", "weight_cam": "$M_W$", "prototype_cam": "$M_P$", "final_cam": "$M_{final}$",
+PANELS = {"image": "image", WEIGHT_CAM: "$M_W$", PROTOTYPE_CAM: "$M_P$", FINAL_CAM: "$M_{final}$",
           "ir_label": "IR label", "edge_map": "edge map", "pseudo_mask": "pseudo mask", "ground_truth": "ground truth"}
 
 
@@ -74,10 +75,8 @@ def stage_pictures(run: FinishedRun, ids: list[str]) -> Iterator[tuple[str, dict
         pictures = {"image": image}
         if (run.path / "cam").is_dir():
             record = read_record(run.path / "cam" / f"{name}.npz", run.data_set.num_classes, size)
-            weight_cam, prototype_cam = full_size_cams(record, None)
-            cams = {"weight_cam": weight_cam, "prototype_cam": prototype_cam,
-                    "final_cam": final_cam(weight_cam, prototype_cam)}
-            pictures |= {key: heat_map(image, cam[1:].amax(0).numpy()) for key, cam in cams.items()}
+            cams = full_size_cams(record, None)
+            pictures |= {key: heat_map(image, weights.mix(*cams)[1:].amax(0).numpy()) for key, weights in CAMS.items()}
         if (run.path / "ir_label" / f"{name}.png").exists():
             pictures["ir_label"] = read_mask(run.path / "ir_label" / f"{name}.png", run.data_set.num_classes, size)
         if edge_map:

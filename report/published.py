@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+from refine import scored_maps
+from refine.scored_maps import FINAL_CAM_CRF, PREDICTION, PSEUDO_MASK, beside_paper, final_cam_name
+
 # What each setting of Tables 4 and 5 switches off in train_sfc.py; "V" is SFC with everything on.
 SETTINGS = {
     "Base": ("--no-ibr", "--dw_p_weight", "0", "--dw_w_weight", "0"),
@@ -15,7 +18,9 @@ SETTINGS = {
     "VIII": ("--no-dc_p",),
 }
 
-WEIGHT_CAM, PROTOTYPE_CAM, FINAL_CAM = "weight_cam", "prototype_cam", "final_cam 1"      # names of eval_cam's scores
+# The scores that the paper's numbers of CAMs stand beside.
+WEIGHT_CAM, PROTOTYPE_CAM = beside_paper(scored_maps.WEIGHT_CAM), beside_paper(scored_maps.PROTOTYPE_CAM)
+FINAL_CAM = beside_paper(final_cam_name())
 NO_SCORE = "-"                                        # the test split: only the VOC server can score it
 
 
@@ -51,15 +56,15 @@ BASE = _cam_row("Base", 55.1, WEIGHT_CAM)
 
 TABLES = {
     1: Table("quality of the pseudo labels", (
-        _cam_row("V", 64.7, label="CAM"), _cam_row("V", 69.4, "final_cam CRF", "CRF"),
-        Row("Mask", "V", "eval_sem_seg", "pseudo mask", 73.7)), "VOC 12 train"),
+        _cam_row("V", 64.7, label="CAM"), _cam_row("V", 69.4, FINAL_CAM_CRF, "CRF"),
+        Row("Mask", "V", "eval_sem_seg", PSEUDO_MASK, 73.7)), "VOC 12 train"),
     2: Table("semantic segmentation on PASCAL VOC 2012", (
-        Row("ResNet101 val", "V", "eval_deeplab", "prediction", 71.2),
+        Row("ResNet101 val", "V", "eval_deeplab", PREDICTION, 71.2),
         Row("ResNet101 test", "V", "eval_deeplab", NO_SCORE, 72.5),
-        Row("ResNet38 val", "V", "eval_deeplab", "prediction", 70.2, "deeplabv1_resnet38"),
+        Row("ResNet38 val", "V", "eval_deeplab", PREDICTION, 70.2, "deeplabv1_resnet38"),
         Row("ResNet38 test", "V", "eval_deeplab", NO_SCORE, 71.4, "deeplabv1_resnet38")), "VOC 12 val, test"),
     3: Table("semantic segmentation on MS COCO 2014", (
-        Row("ResNet101 val", "V", "eval_deeplab", "prediction", 46.8),), "COCO 14 val"),
+        Row("ResNet101 val", "V", "eval_deeplab", PREDICTION, 46.8),), "COCO 14 val"),
     4: Table("parts of SFC: image bank, L_DW^P, L_DW^W", (
         BASE, _cam_row("I", 55.9, WEIGHT_CAM), _cam_row("II", 62.4), _cam_row("III", 62.4), _cam_row("IV", 58.1),
         _cam_row("V", 64.7)), "VOC 12 train"),

@@ -7,8 +7,9 @@ from runtime.work_dir import RESULT, STAGES, WorkDir, log
 # mIoU in per cent of each map on VOC 12 train.
 PAPER = {row.score: row.paper for number in (6, 1) for row in TABLES[number].rows}
 # Val of VOC 12 and COCO; the paper does not say whether a CRF refined the predictions.
-PAPER_SEGMENTATION = {benchmark: {row.seg_net or SEG_NETS[0]: row.paper for row in TABLES[number].rows if row.score != NO_SCORE}
-                      for benchmark, number in (("voc12", 2), ("coco14", 3))}
+PAPER_SEGMENTATION = {
+    benchmark: {row.seg_net or SEG_NETS[0]: row.paper for row in TABLES[number].rows if row.score != NO_SCORE}
+    for benchmark, number in (("voc12", 2), ("coco14", 3))}
 
 
 def published(benchmark: str | None, entry: dict, name: str) -> str:

@@ -3,108 +3,90 @@
     python train_irn.py --voc12_root VOCdevkit/VOC2012 --work_dir runs/sfc
 """
 
+import sys
+from functools import partial
+
 import torch
 
-from data.loader import LabelledCrops, train_loader
-from data.sample import InputError
-from data.transforms import normalise, zero_outside
-from frame import engine, network, options
+from data.loader import LabelledCrops, Order, train_loader
+from data.sample import InputError, label_path
+from frame import engine, lists, network
+from frame.flags import Flags
+from frame.settings.common import BackboneChoice, Data, Hardware, InferList, Memory, Run, Weights
+from frame.settings.irn import IrnCrop, IrnTraining
+from frame.stage import run_alone
 from net.backbone import build_backbone
 from net.irn import IRN, PathIndex, irn_loss
-from runtime import distributed
-from runtime.command import flag, non_negative, positive_int
+from runtime import device, distributed
 from runtime.progress import progress
 
 NAME = "train_irn"
 OUTPUTS = ("irn.pth",)
-select_ids = options.infer_ids
+OPTIONS = (Run, Hardware, Memory, Data, InferList, BackboneChoice, Weights, IrnCrop, IrnTraining)
+select_ids = lists.infer_ids
 
 
-def _training_options(group) -> None:
-    group.add_argument("--irn_batch_size", type=positive_int, default=32, help="images of a step")
-    group.add_argument("--irn_epochs", type=positive_int, default=3, help="passes over the list")
-    group.add_argument("--irn_scale_low", type=non_negative, default=0.5, help="random scale: smallest")
-    group.add_argument("--irn_scale_high", type=non_negative, default=1.0, help="random scale: largest (IRN 1.5)")
-    flag(group, "irn_flip", True, "random horizontal flip")
-    group.add_argument("--irn_lr", type=non_negative, default=0.1, help="learning rate of the edge branch")
-    group.add_argument("--irn_lr_displacement_factor", type=non_negative, default=10.0,
-                       help="times --irn_lr: rate of the displacement branch")
-    group.add_argument("--irn_momentum", type=non_negative, default=1e-4,
-                       help="of SGD (the released optimiser takes its weight decay for the momentum)")
-    group.add_argument("--irn_weight_decay", type=non_negative, default=1e-4, help="of SGD")
-    group.add_argument("--irn_radius", type=positive_int, default=10, help="reach of pixel pairs in cells of the edge map")
-
-
-OPTIONS = (options.RUN, options.HARDWARE, options.GRAD_ACCUM, options.DATA, options.INFER_LIST, options.BACKBONE,
-           options.WEIGHTS, options.IRN_CROP, options.Group("training of IRN", _training_options))
-
-
-def run(args, work_dir, data_set, ids) -> dict:
+def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     """Train on ir_label/*.png and write irn.pth. Returns losses and speed."""
-    device = network.prepare_device(args.device)
-    precision = network.autocast(args, device)
-    label_folder = work_dir.require("ir_label", "cam_to_ir_label")
-    missing = [name for name in ids if not (label_folder / f"{name}.png").exists()]
-    if missing:
-        raise InputError(f"{label_folder / missing[0]}.png: IR label is missing ({len(missing)} of {len(ids)}); run "
-                         "cam_to_ir_label.py with the same --infer_list")
-    steps_per_epoch = len(ids) // args.irn_batch_size
-    if steps_per_epoch == 0:
-        raise InputError(f"{len(ids)} images make no batch of {args.irn_batch_size}; lower --irn_batch_size")
-    total_steps = steps_per_epoch * args.irn_epochs
+    settings, crop, passes, hardware = flags[IrnTraining], flags[IrnCrop].irn_crop_size, flags[Memory].passes, flags[Hardware]
+    compute = device.prepare(flags[Run].device, hardware.amp)
+    labels = work_dir.require("ir_label", "cam_to_ir_label")
+    lists.require_files(ids, partial(label_path, labels), "IR label", "run cam_to_ir_label.py with the same --infer_list")
+    steps_per_epoch = lists.steps_per_epoch(ids, settings.batch_size, "--irn_batch_size")
+    order = Order(len(ids), settings.batch_size, total_steps=steps_per_epoch * settings.epochs, seed=flags[Run].seed,
+                  share=distributed.share(settings.batch_size, passes))
 
-    model = IRN(build_backbone(args.backbone))
-    cells = args.irn_crop_size // model.stride
-    if not 2 <= args.irn_radius <= (cells + 1) // 2:
-        raise InputError(f"--irn_radius {args.irn_radius}: needs 2 to {(cells + 1) // 2}, as crops of {args.irn_crop_size} pixels have "
-                         f"{cells} x {cells} cells; change it or --irn_crop_size")
-    network.initialise_backbone(model.backbone, args)
-    model = model.to(device).train()
-    network.lay_out(model, args)
-    path_index = PathIndex(args.irn_radius)
+    backbone = flags[BackboneChoice].backbone
+    model = IRN(build_backbone(backbone))
+    require_radius(settings.radius, crop, model.stride)
+    network.initialise_backbone(model.backbone, backbone, flags[Weights].weights)
+    model.to(compute.device).train()
+    device.lay_out(model, hardware.channels_last, hardware.compile)
     optimizer, scheduler = engine.poly_sgd(
-        model.parameter_groups(args.irn_lr, args.irn_lr * args.irn_lr_displacement_factor), total_steps,
-        args.irn_momentum, args.irn_weight_decay)
-    dataset = LabelledCrops(ids, data_set.image_path, lambda name: label_folder / f"{name}.png", data_set.num_classes,
-                            args.irn_crop_size, (args.irn_scale_low, args.irn_scale_high), args.irn_flip, args.seed)
-
-    def loss(batch, step):
-        images, boxes, labels = (part.to(device, non_blocking=True) for part in batch)
-        with precision:
-            edge, displacement = model(prepare(images, boxes))
-        losses = irn_loss(edge.float(), displacement.float(), labels, path_index, distributed.count)
-        return {"total": losses.pop("loss_total"), **losses}
-
-    def prepare(images, boxes):
-        return zero_outside(normalise(images, model.backbone.mean, model.backbone.std), boxes)
-
-    def batches(first_step, steps=total_steps):
-        return train_loader(dataset, len(ids), args.irn_batch_size, steps, first_step, args.seed, args.num_workers,
-                            distributed.share(args.irn_batch_size, args.grad_accum))
-
-    training = engine.Training(model, optimizer, scheduler, loss, batches, total_steps, args.irn_batch_size,
-                               accumulate=args.grad_accum, epoch_steps=steps_per_epoch,
-                               scaler=network.loss_scaler(args, device))
+        model.parameter_groups(settings.lr, settings.lr * settings.lr_displacement_factor), order.total_steps,
+        settings.momentum, settings.weight_decay)
+    crops = LabelledCrops(ids, data_set.image_path, partial(label_path, labels), num_classes=data_set.num_classes, crop=crop,
+                          scale=(settings.scale_low, settings.scale_high), flip=settings.flip, seed=order.seed)
+    loader = partial(train_loader, crops, num_workers=flags[Run].num_workers, pin_memory=compute.device.type == "cuda")
+    training = engine.Training(
+        model, optimizer, scheduler, partial(losses, model, PathIndex(settings.radius), compute),
+        loader=partial(loader, order), total_steps=order.total_steps, batch_size=order.batch_size, accumulate=passes,
+        epoch_steps=steps_per_epoch, scaler=compute.scaler)
     result = engine.fit(training, work_dir, NAME)
-    epoch = progress(batches(0, steps_per_epoch), desc="mean displacement", unit="step")
-    set_mean_displacement(model, epoch, steps_per_epoch, args.irn_batch_size, prepare, device)
-    engine.save_model(work_dir / "irn.pth", model, backbone=args.backbone)
+    epoch = progress(loader(order._replace(total_steps=steps_per_epoch)), desc="mean displacement", unit="step")
+    set_mean_displacement(model, epoch, steps_per_epoch, order.batch_size, compute.device)
+    engine.save_model(work_dir / "irn.pth", model, backbone=backbone)
     return result
 
 
+def require_radius(radius: int, crop: int, stride: int) -> None:
+    """Raise InputError unless pixel pairs of this reach fit into the crops."""
+    cells = crop // stride
+    if not 2 <= radius <= (cells + 1) // 2:
+        raise InputError(f"--irn_radius {radius}: needs 2 to {(cells + 1) // 2}, as crops of {crop} pixels have "
+                         f"{cells} x {cells} cells; change it or --irn_crop_size")
+
+
+def losses(model: IRN, path_index: PathIndex, compute: device.Compute, batch, _) -> dict[str, torch.Tensor]:
+    images, boxes, labels = (part.to(compute.device, non_blocking=True) for part in batch)
+    with compute.precision:
+        edge, displacement = model(model.backbone.prepare(images, boxes))
+    terms = irn_loss(edge.float(), displacement.float(), labels, path_index, distributed.count)
+    return {"total": terms.pop("loss_total"), **terms}
+
+
 @torch.no_grad()
-def set_mean_displacement(model, loader, steps: int, batch_size: int, prepare, device) -> None:
+def set_mean_displacement(model: IRN, loader, steps: int, batch_size: int, place: torch.device) -> None:
     """Mean displacement over an epoch of training crops; IRN subtracts it at inference.
 
     steps, batch_size  of the epoch, over all processes
     """
-    total = torch.zeros(2, device=device)
+    total = torch.zeros(2, device=place)
     for images, boxes, _ in loader:
-        _, displacement = model(prepare(images.to(device), boxes.to(device)))
+        _, displacement = model(model.backbone.prepare(images.to(place), boxes.to(place)))
         total += displacement.mean((0, 2, 3)) * (len(images) / batch_size)
     model.mean_shift.running_mean.copy_(distributed.total(total) / steps)
 
 
 if __name__ == "__main__":
-    from run_sample import run_alone
-    run_alone(NAME)
+    run_alone(sys.modules[__name__])

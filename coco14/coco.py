@@ -40,7 +40,7 @@ class Coco14:
     Raises InputError when a folder or a file of labels is missing or damaged.
     """
 
-    name = "coco14"
+    test_server = False
 
     def __init__(self, root: str | Path, prepared_dir: str | Path, masks_dir: str | Path | None = None):
         self.root = Path(root)
@@ -92,6 +92,9 @@ class Coco14:
 
     def mask_path(self, name: str) -> Path:
         return self.masks_dir / self._folder_of(name) / f"{name}.png"
+
+    def part_path(self, name: str) -> None:
+        """COCO does not say which parts of objects classes share."""
 
     def read_mask(self, name: str, size: tuple[int, int] | None = None) -> np.ndarray:
         """(H, W) uint8 class indices of the ground truth; errors as data.sample.read_mask."""

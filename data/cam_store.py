@@ -1,4 +1,4 @@
-"""CAM records: what the network put out for one image, a few tens of KB; the full-size CAM is rebuilt on reading.
+"""CAM records: what the network put out for one image, a few tens of KB; refine/fusion.py rebuilds the full-size CAM.
 
 A record is an .npz without pickles:
     classes         (K,) int64, the foreground classes of the image, 1-based
@@ -19,11 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from data.sample import InputError, write_atomically
 
-EPS = 1e-5
 STEPS = 65535                             # from 0 to the maximum of a map
 
 
@@ -37,6 +35,11 @@ class CamRecord(NamedTuple):
     def keys(self) -> np.ndarray:
         """(K+1,) class index of each channel, the background first."""
         return np.concatenate([[0], self.classes])
+
+
+def record_path(folder: str | Path, name: str) -> Path:
+    """The record of image `name` in a folder of records."""
+    return Path(folder) / f"{name}.npz"
 
 
 def present_maps(maps: list[tuple[torch.Tensor, torch.Tensor]], label: torch.Tensor, size: tuple[int, int]) -> CamRecord:
@@ -115,48 +118,3 @@ def _is_sound(classes: np.ndarray, steps: list[list[np.ndarray]], maxima: np.nda
             and maxima.shape[::2] == (2, len(classes) + 1) and bool((np.isfinite(maxima) & (maxima >= 0)).all())
             and all(cam.dtype == np.uint16 and cam.ndim == 3 and len(cam) == len(classes) + 1 and cam.size > 0
                     for of_kind in steps for cam in of_kind))
-
-
-def fuse_scales(maps: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
-    """Sum over scales at full size, divided by the maximum of each channel.
-
-    maps     per scale (K+1, h_s, w_s) float
-    Returns  (K+1, H, W) float32.
-    """
-    total = sum(F.interpolate(cam[None].float(), size, mode="bilinear", align_corners=False)[0] for cam in maps)
-    return total / (total.amax((1, 2), keepdim=True) + EPS)
-
-
-def background_step(cam: torch.Tensor, offset: float = 0.4) -> torch.Tensor:
-    """Release: add to a map (K+1, H, W) a copy whose background is the constant `offset`.
-
-    The foreground is doubled, the background raised by `offset`.
-    """
-    return torch.cat([cam[:1] + offset, 2 * cam[1:]])
-
-
-def full_size_cams(record: CamRecord, offset: float | None = 0.4) -> tuple[torch.Tensor, torch.Tensor]:
-    """M_W and M_P of a record at full size, each (K+1, H, W).
-
-    offset  of the background step; None leaves the step out (paper)
-    """
-    cams = [fuse_scales([torch.from_numpy(cam) for cam in maps], record.size)
-            for maps in (record.weight_maps, record.prototype_maps)]
-    if offset is not None:
-        cams = [background_step(cam, offset) for cam in cams]
-    return cams[0], cams[1]
-
-
-def final_cam(weight_cam: torch.Tensor, prototype_cam: torch.Tensor, prototype_weight: float = 1.0) -> torch.Tensor:
-    """M_final = M_W + prototype_weight * M_P (Eq. 9: weight 1)."""
-    return weight_cam + prototype_weight * prototype_cam
-
-
-def read_final_cam(path: str | Path, num_classes: int, prototype_weight: float, offset: float | None,
-                   size: tuple[int, int] | None = None) -> tuple[torch.Tensor, np.ndarray]:
-    """M_final (K+1, H, W) of a record at full size, and the class index of each channel.
-
-    Arguments as read_record, final_cam and full_size_cams.
-    """
-    record = read_record(path, num_classes, size)
-    return final_cam(*full_size_cams(record, offset), prototype_weight), record.keys

@@ -8,7 +8,7 @@ import ctypes
 import os
 import signal
 import sys
-from typing import Callable, Iterable, Iterator
+from typing import Callable, Iterable, Iterator, NamedTuple
 
 import numpy as np
 import torch
@@ -19,35 +19,40 @@ from data.sample import IGNORE, image_size, read_image, read_mask
 from data.transforms import cut, random_crop_box, random_resize_long, rescale, resize, resize_float, shift_hsv
 
 
-class EpochBatches(Sampler):
-    """Shuffled batches of (epoch, index), continued at any step; the last incomplete batch is dropped.
+class Order(NamedTuple):
+    """Order of the batches of a training: an image is a function of seed, step and position in the batch.
 
     num_images, batch_size   images of the list and of a batch
-    total_steps, first_step  the batches [first_step, total_steps) of the whole training are given
+    total_steps              batches of the whole training
     share                    positions in a batch of the images that this process loads; None: all
     """
+    num_images: int
+    batch_size: int
+    total_steps: int
+    seed: int
+    share: np.ndarray | None = None
 
-    def __init__(self, num_images: int, batch_size: int, total_steps: int, first_step: int, seed: int,
-                 share: np.ndarray | None = None):
-        self.num_images = num_images
-        self.batch_size = batch_size
-        self.total_steps = total_steps
+
+class EpochBatches(Sampler):
+    """Shuffled batches of (epoch, index) from `first_step` on; the last incomplete batch of an epoch is dropped."""
+
+    def __init__(self, order: Order, first_step: int = 0):
+        self.order = order
         self.first_step = first_step
-        self.seed = seed
-        self.share = np.arange(batch_size) if share is None else share
 
     def __len__(self) -> int:
-        return self.total_steps - self.first_step
+        return self.order.total_steps - self.first_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        steps_per_epoch = self.num_images // self.batch_size
-        order_of = -1
-        for step in range(self.first_step, self.total_steps):
-            epoch, position = divmod(step, steps_per_epoch)
-            if epoch != order_of:
-                order = np.random.default_rng([self.seed, epoch]).permutation(self.num_images)
-                order_of = epoch
-            yield [(epoch, int(i)) for i in order[position * self.batch_size + self.share]]
+        num_images, batch_size, total_steps, seed, share = self.order
+        share = np.arange(batch_size) if share is None else share
+        shuffled_for = -1
+        for step in range(self.first_step, total_steps):
+            epoch, position = divmod(step, num_images // batch_size)
+            if epoch != shuffled_for:
+                shuffled = np.random.default_rng([seed, epoch]).permutation(num_images)
+                shuffled_for = epoch
+            yield [(epoch, int(i)) for i in shuffled[position * batch_size + share]]
 
 
 class TrainCrops(Dataset):
@@ -61,7 +66,7 @@ class TrainCrops(Dataset):
     Gives (image (3, crop, crop) uint8, box (4,) int64 y0 y1 x0 x1, label (C,) uint8).
     """
 
-    def __init__(self, ids: list[str], labels: np.ndarray, image_path: Callable, crop: int,
+    def __init__(self, ids: list[str], labels: np.ndarray, image_path: Callable, *, crop: int,
                  resize_long: tuple[int, int] | None, flip: bool, seed: int):
         self.ids = np.array(ids)
         self.labels = labels
@@ -96,7 +101,7 @@ class LabelledCrops(Dataset):
     Gives (image (3, crop, crop) uint8, box (4,) int64, label (crop, crop) uint8, 255 outside the image).
     """
 
-    def __init__(self, ids: list[str], image_path: Callable, label_path: Callable, num_classes: int, crop: int,
+    def __init__(self, ids: list[str], image_path: Callable, label_path: Callable, *, num_classes: int, crop: int,
                  scale: tuple[float, ...], flip: bool, seed: int, one_of_scales: bool = False,
                  colour_jitter: float = 0.0):
         self.ids = np.array(ids)
@@ -207,15 +212,15 @@ def follow_parent(_worker: int = 0) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)                                  # PR_SET_PDEATHSIG
 
 
-def train_loader(dataset: Dataset, num_images: int, batch_size: int, total_steps: int, first_step: int, seed: int,
-                 num_workers: int, share: np.ndarray | None = None) -> DataLoader:
-    """Batches of `dataset` from `first_step` to `total_steps`, in the order that `seed` gives; arguments as there."""
-    batches = EpochBatches(num_images, batch_size, total_steps, first_step, seed, share)
-    return DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, pin_memory=torch.cuda.is_available(),
+def train_loader(dataset: Dataset, order: Order, first_step: int = 0, num_workers: int = 0,
+                 pin_memory: bool = False) -> DataLoader:
+    """Batches of `dataset` from `first_step` on. pin_memory: they go to a GPU."""
+    return DataLoader(dataset, batch_sampler=EpochBatches(order, first_step), num_workers=num_workers,
+                      pin_memory=pin_memory, worker_init_fn=follow_parent)
+
+
+def image_loader(dataset: ScaledImages, batches: Iterable[list[int]], num_workers: int,
+                 pin_memory: bool = False) -> DataLoader:
+    """The given batches of `dataset`, in order. pin_memory: they go to a GPU."""
+    return DataLoader(dataset, sampler=batches, batch_size=None, num_workers=num_workers, pin_memory=pin_memory,
                       worker_init_fn=follow_parent)
-
-
-def image_loader(dataset: ScaledImages, batches: Iterable[list[int]], num_workers: int) -> DataLoader:
-    """The given batches of `dataset`, in order."""
-    return DataLoader(dataset, sampler=batches, batch_size=None, num_workers=num_workers,
-                      pin_memory=torch.cuda.is_available(), worker_init_fn=follow_parent)

@@ -109,6 +109,11 @@ def write_atomically(path: str | Path, write) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def label_path(folder: str | Path, name: str) -> Path:
+    """The label map of image `name` in a folder of them: IR labels, pseudo masks, predictions."""
+    return Path(folder) / f"{name}.png"
+
+
 def palette(entries: int = 256) -> list[int]:
     """Colours of VOC: bits 0-2 of the index give the top bits of R, G, B, bits 3-5 the next, and so on."""
     index = np.arange(entries)

@@ -1,8 +1,7 @@
-"""Training augmentation on uint8 images, and normalisation on the device."""
+"""Training augmentation on uint8 images."""
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image
 
 
@@ -48,24 +47,7 @@ def cut(image: np.ndarray, placement: tuple[int, ...], crop: int, fill: int = 0)
     return out
 
 
-def normalise(image: torch.Tensor, mean, std) -> torch.Tensor:
-    """(N, 3, H, W) RGB on the scale 0..255, of any type -> float32, (x / 255 - mean) / std per channel."""
-    mean = torch.tensor(mean, device=image.device).view(1, 3, 1, 1)
-    std = torch.tensor(std, device=image.device).view(1, 3, 1, 1)
-    return (image.float() / 255 - mean) / std
-
-
-# Mean of the images that MSRA's ResNet-101 was trained on, on the scale 0..255; Caffe reads images as BGR.
-CAFFE_BGR_MEAN = (104.008, 116.669, 122.675)
-
-
-def subtract_bgr_mean(image: torch.Tensor, mean=CAFFE_BGR_MEAN) -> torch.Tensor:
-    """(N, 3, H, W) RGB on the scale 0..255, of any type -> float32 BGR, x - mean per channel: the input of weights
-    converted from Caffe."""
-    return image.flip(1).float() - torch.tensor(mean, device=image.device).view(1, 3, 1, 1)
-
-
-def wrapped_bgr(image: np.ndarray, mean=CAFFE_BGR_MEAN) -> np.ndarray:
+def wrapped_bgr(image: np.ndarray, mean: tuple[float, float, float]) -> np.ndarray:
     """The image that deeplab-pytorch hands to its CRF: BGR minus the mean, cast to bytes, so that what is darker than
     the mean wraps around.
 
@@ -84,15 +66,3 @@ def shift_hsv(image: np.ndarray, largest: float, rng: np.random.Generator) -> np
     hsv += np.round(rng.uniform(-largest, largest, 3)).astype(np.int16)
     hsv[..., 0] %= 180
     return cv2.cvtColor(hsv.clip(0, 255).astype(np.uint8), cv2.COLOR_HSV2RGB)
-
-
-def zero_outside(image: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
-    """Set the padding of crops to 0 after normalisation.
-
-    image (N, 3, H, W); box (N, 4) int rows y0, y1, x0, x1 of the part that shows the image.
-    """
-    y = torch.arange(image.shape[2], device=image.device)
-    x = torch.arange(image.shape[3], device=image.device)
-    rows = (y >= box[:, 0:1]) & (y < box[:, 1:2])
-    columns = (x >= box[:, 2:3]) & (x < box[:, 3:4])
-    return image * (rows[:, None, :, None] & columns[:, None, None, :])

@@ -3,13 +3,13 @@
 import math
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Callable
 
 import torch
 import torch.nn as nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.tensorboard import SummaryWriter
 
 from data.sample import InputError, write_atomically
 from frame.weights import load_file
@@ -34,7 +34,8 @@ def poly_sgd(groups: list[dict], total_steps: int, momentum: float, weight_decay
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, decay)
 
 
-class Training(NamedTuple):
+@dataclass(frozen=True)
+class Training:
     """What a training is made of; `fit` runs it.
 
     The images of a step are cut into `accumulate` passes and each pass into one part a process (distributed.share).
@@ -60,7 +61,7 @@ class Training(NamedTuple):
     total_steps: int
     batch_size: int
     clip_norm: float = math.inf
-    memory: dict = {}
+    memory: dict = field(default_factory=dict)
     on_log: Callable | None = None
     accumulate: int = 1
     epoch_steps: int = 0
@@ -82,6 +83,10 @@ def fit(training: Training, work_dir: WorkDir, name: str, save_minutes: float = 
     main = distributed.is_main()
     forward = parallel(training)
     if main:
+        from torch.utils.tensorboard import (
+            SummaryWriter,  # a second, which commands that do not train need not wait for
+        )
+
         writer = SummaryWriter(str(work_dir / "tensorboard" / name), purge_step=first_step)
     start = last_save = time.monotonic()
     with progress(total=training.total_steps, initial=first_step, desc=name, unit="step") as bar:
@@ -141,7 +146,7 @@ def parallel(training: Training) -> Callable:
     if device.type == "cuda":
         synchronise_batchnorm(training.model)
     elif any(layer.training for layer in training.model.modules() if isinstance(layer, nn.BatchNorm2d)):
-        log.info("warning: on the CPU, BatchNorm takes its statistics from the images of each process alone, so the result "
+        log.warning("on the CPU, BatchNorm takes its statistics from the images of each process alone, so the result "
                  "differs from that of one process")
     # Parameters that no loss reaches (a frozen stem) must stay without gradient, as on one process.
     return DistributedDataParallel(ModelAndLoss(training), find_unused_parameters=True)
@@ -169,7 +174,7 @@ def train_step(training: Training, forward: Callable, batch, step: int) -> dict[
     return losses
 
 
-def _log_scalars(writer: SummaryWriter, name: str, values: dict[str, float], step: int) -> None:
+def _log_scalars(writer, name: str, values: dict[str, float], step: int) -> None:
     for key, value in values.items():
         writer.add_scalar(f"{name}/{key}", value, step)
 
@@ -210,7 +215,8 @@ def _look(unseen: list[torch.Tensor], names: tuple[str, ...], step: int, path: P
 
 
 def _save(training: Training, path: Path, step: int, logged: dict[str, float], unseen: list[torch.Tensor]) -> None:
-    state = {"step": step, "losses": logged, "unseen": unseen, "model": training.model.state_dict(), "optimizer": training.optimizer.state_dict(),
+    state = {"step": step, "losses": logged, "unseen": unseen,
+             "model": training.model.state_dict(), "optimizer": training.optimizer.state_dict(),
              "scheduler": training.scheduler.state_dict(), "scaler": training.scaler.state_dict(),
              "memory": {key: value.state_dict() for key, value in training.memory.items()}}
     state["scheduler"].pop("lr_lambdas", None)

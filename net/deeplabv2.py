@@ -9,11 +9,12 @@ from typing import Callable
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from torchvision.models.resnet import Bottleneck
 
+from net.batchnorm import batchnorms, freeze_statistics
 from net.labels import IGNORE_LABEL, downsample_label
 
 RESNET101_BLOCKS = (3, 4, 23, 3)
+EXPANSION = 4                        # of a bottleneck: its output has that many times its width
 
 
 class DilatedResNet(nn.Module):
@@ -41,15 +42,15 @@ class DilatedResNet(nn.Module):
         for i, (count, stride, dilation) in enumerate(zip(blocks, (1, 2, 1, 1), (1, 1, 2, 4))):
             layer = residual_layer(width_in, width * 2 ** i, count, stride, dilation, stride_on_1x1)
             self.add_module(f"layer{i + 1}", layer)
-            width_in = width * 2 ** i * Bottleneck.expansion
+            width_in = width * 2 ** i * EXPANSION
         self.width_out = width_in
         for layer in batchnorms(self):
             layer.requires_grad_(not frozen_batchnorm)
 
     def train(self, mode: bool = True) -> "DilatedResNet":
         super().train(mode)
-        for layer in batchnorms(self) if self.frozen_batchnorm else ():
-            layer.eval()
+        if self.frozen_batchnorm:
+            freeze_statistics(self)
         return self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -61,16 +62,14 @@ class DilatedResNet(nn.Module):
 def residual_layer(width_in: int, width: int, count: int, stride: int, dilation: int,
                    stride_on_1x1: bool) -> nn.Sequential:
     """`count` bottlenecks to 4 * width channels; the first has the stride, all 3x3 convolutions the dilation."""
-    width_out = width * Bottleneck.expansion
+    from torchvision.models.resnet import Bottleneck  # takes as long to import as PyTorch: only who builds one waits
+
+    width_out = width * EXPANSION
     shortcut = nn.Sequential(nn.Conv2d(width_in, width_out, 1, stride, bias=False), nn.BatchNorm2d(width_out))
     first = Bottleneck(width_in, width, stride, shortcut, dilation=dilation)
     if stride_on_1x1:
         first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
     return nn.Sequential(first, *(Bottleneck(width_out, width, dilation=dilation) for _ in range(count - 1)))
-
-
-def batchnorms(module: nn.Module) -> list[nn.BatchNorm2d]:
-    return [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
 
 
 class ASPP(nn.Module):

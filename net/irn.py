@@ -13,9 +13,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from net.labels import IGNORE_LABEL, downsample_label
+from net.precision import EPS
 from net.resnet import Backbone
-
-EPSILON = 1e-5     # keeps logarithms finite and empty averages 0 (IRN's value)
 
 
 class MeanShift(nn.Module):
@@ -286,7 +285,7 @@ def irn_loss(edge_logit: torch.Tensor, displacement: torch.Tensor, label: torch.
 
     # Affinity is 1 - the strongest boundary on the path, so the boundary itself is the probability to differ.
     boundary = path_index.path_maximum(torch.sigmoid(edge_logit[:, 0]))
-    affinity_loss = -torch.log(torch.where(different, boundary, 1 - boundary) + EPSILON)
+    affinity_loss = -torch.log(torch.where(different, boundary, 1 - boundary) + EPS)
 
     # Pixels of an object point to one centroid: their displacements differ by their offset. In the background by 0.
     # No pair is both, so one L1 map (summed over y and x) serves the two.
@@ -307,4 +306,4 @@ def irn_loss(edge_logit: torch.Tensor, displacement: torch.Tensor, label: torch.
 
 def masked_mean(x: torch.Tensor, mask: torch.Tensor, count: Callable = torch.sum) -> torch.Tensor:
     """Mean of x where mask is true; 0 for an empty mask. count: see irn_loss."""
-    return (x * mask).sum() / (count(mask) + EPSILON)
+    return (x * mask).sum() / (count(mask) + EPS)

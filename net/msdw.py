@@ -6,9 +6,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from net.precision import EPS
 from net.sfc import SFCOutput
-
-EPS = 1e-5
 
 
 def bank_samples(images_per_step: int, classes_per_image: float, steps_per_epoch: int, num_classes: int) -> float:
@@ -52,7 +51,7 @@ class MSDWLoss(nn.Module):
     cls_half             average L_cls over both scales (release) or take scale 1 alone (Eq. 1)
     """
 
-    def __init__(self, dc_p: torch.Tensor, dc_w: torch.Tensor, weight_p: float = 1.6, weight_w: float = 0.8,
+    def __init__(self, dc_p: torch.Tensor, dc_w: torch.Tensor, *, weight_p: float = 1.6, weight_w: float = 0.8,
                  reduction: str = "mean", normalise_prototype: bool = True, cls_half: bool = True):
         super().__init__()
         self.register_buffer("channel_weight_p", F.pad(dc_p, (1, 0), value=1)[:, None, None])   # (C+1, 1, 1)

@@ -3,9 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from net.precision import in_float32
-
-EPS = 1e-5
+from net.precision import EPS, in_float32
 
 
 @in_float32

@@ -1,10 +1,11 @@
-"""What stays in float32 when networks run in half precision."""
+"""What stays in float32 when networks run in half precision, and what keeps divisions finite."""
 
 from functools import wraps
 from typing import Callable
 
 import torch
 
+EPS = 1e-5          # added to divisors and to arguments of logarithms: the value of the release and of IRN
 HALF = (torch.bfloat16, torch.float16)
 
 

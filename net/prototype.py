@@ -3,9 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from net.precision import in_float32
-
-EPS = 1e-5
+from net.precision import EPS, in_float32
 
 
 def argmax_seeds(weight_cam: torch.Tensor, valid: torch.Tensor, background: float = 0.3) -> torch.Tensor:

@@ -5,16 +5,13 @@ A backbone maps an image batch to four feature maps and says what a user of them
     widths   channels of the four maps
     stem_width   channels of the stem's map, which is on the grid of the first of the four
     stride   pixels of the input a cell of the last map covers
-    mean, std   of the RGB input in [0, 1] that its weights were trained with
+    mean, std   of the RGB input in [0, 1] that its weights were trained with; `prepare` applies them
 """
 
 import torch
 import torch.nn as nn
-import torchvision
-from torchvision.models.resnet import BasicBlock
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from net.inputs import IMAGENET_MEAN, IMAGENET_STD, ImageInput
 
 
 class Backbone(nn.Module):
@@ -35,6 +32,7 @@ class Backbone(nn.Module):
     def __init__(self, train_stem: bool = False):
         super().__init__()
         self.train_stem = train_stem
+        self.prepare = ImageInput(self.mean, self.std)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """x (N, 3, H, W) normalised with `mean` and `std` -> four maps (N, widths[i], h_i, w_i)."""
@@ -57,6 +55,8 @@ class ResNet(Backbone):
 
     def __init__(self, depth: int = 50, train_stem: bool = False):
         super().__init__(train_stem)
+        import torchvision  # takes as long to import as PyTorch: only who builds one waits
+
         net = getattr(torchvision.models, f"resnet{depth}")(weights=None)
         first = net.layer4[0]
         for module in first.modules():
@@ -91,6 +91,8 @@ class MiniResNet(ResNet):
     widths = (16, 32, 64, 128)
 
     def __init__(self, train_stem: bool = False):
+        from torchvision.models.resnet import BasicBlock
+
         Backbone.__init__(self, train_stem)
         self.conv1 = nn.Conv2d(3, self.stem_width, 5, stride=2, padding=2, bias=False)
         self.bn1 = nn.BatchNorm2d(self.stem_width)

@@ -7,7 +7,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from net.deeplabv2 import batchnorms
+from net.batchnorm import batchnorms, freeze_statistics
 
 
 class WideBlock(nn.Module):
@@ -93,8 +93,8 @@ class WideResNet38(nn.Module):
 
     def train(self, mode: bool = True) -> "WideResNet38":
         super().train(mode)
-        for layer in batchnorms(self) if self.frozen_batchnorm else ():
-            layer.eval()
+        if self.frozen_batchnorm:
+            freeze_statistics(self)
         return self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -6,11 +6,12 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from net.inputs import shown_part
 from net.pcm import pixel_correlation
+from net.precision import EPS
 from net.prototype import argmax_seeds, cosine_cam, masked_average, threshold_seeds
 from net.resnet import Backbone
 
-EPS = 1e-5
 SIDE_WIDTHS = (128, 128, 256, 256)            # L(F1..F4): 768 channels in all
 
 
@@ -24,17 +25,11 @@ class SFCOutput(NamedTuple):
 def valid_mask(box: torch.Tensor, label: torch.Tensor, grid: tuple[int, int], stride: int) -> torch.Tensor:
     """Where a class may be active: inside the part of the crop that shows the image, if the class is present.
 
-    box      (N, 4) int: y0, y1, x0, x1 of the shown part in pixels of the input
+    box, grid, stride   see shown_part
     label    (N, C) 0/1
-    grid     (h, w) of the mask; its cell i is sampled at pixel i * stride (nearest)
     Returns  (N, C+1, h, w) bool, channel 0 the background.
     """
-    y = torch.arange(grid[0], device=box.device) * stride
-    x = torch.arange(grid[1], device=box.device) * stride
-    rows = (y >= box[:, 0:1]) & (y < box[:, 1:2])                       # (N, h)
-    columns = (x >= box[:, 2:3]) & (x < box[:, 3:4])                    # (N, w)
-    shown = (rows[:, None, :, None] & columns[:, None, None, :])       # (N, 1, h, w)
-    return shown & with_background(label.bool())[:, :, None, None]
+    return shown_part(box, grid, stride) & with_background(label.bool())[:, :, None, None]
 
 
 def with_background(label: torch.Tensor) -> torch.Tensor:

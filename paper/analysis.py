@@ -21,7 +21,9 @@ from scipy.stats import spearmanr
 
 from data.loader import ScaledImages, image_loader, same_size_batches
 from data.sample import InputError, read_list, write_atomically
-from frame import network, options
+from frame import lists, network
+from frame.settings.cams import Inference, Network
+from frame.settings.common import BackboneChoice
 from net.sfc import SIDE_WIDTHS
 from paper.analysis_page import across_runs, summary, write
 from paper.cam_counts import ARGMAX, ORACLE, CamCounts, count_images, has_parts, read_parts
@@ -42,6 +44,7 @@ from refine.scored_maps import CAMS, PROTOTYPE_CAM, WEIGHT_CAM
 from report.finished_run import FinishedRun
 from runtime import interrupt
 from runtime.command import default_workers, exit_with_message, positive_int
+from runtime.device import prepare_device
 from runtime.parallel import map_images
 from runtime.progress import progress
 from runtime.work_dir import read_json
@@ -80,7 +83,7 @@ def observe_images(run: FinishedRun, model, scored: list[str], trained: list[str
                           num_workers)
     with progress(total=len(ids), desc="network", unit="image") as bar:
         for indices, (images,), size in loader:
-            seen = observe(model, images.to(device), labels[indices].to(device), run.args.mask_cam)
+            seen = observe(model, images.to(device), labels[indices].to(device), run.flags[Inference].mask_cam)
             gradients.update(seen.score[is_trained[indices]], labels[indices][is_trained[indices]])
             rows = is_scored[indices].nonzero().flatten().tolist()
             prototypes.update(seen.prototypes[rows], seen.seeded[rows])
@@ -238,14 +241,14 @@ def analyse(path: str | Path, ids_list: str | None = None, train_list: str | Non
     """
     run = checked_run(path)
     scored, trained = spaced(scored_ids(run, ids_list), limit), spaced(trained_ids(run, train_list), limit)
-    options.check_images(run.data_set, scored + trained)
-    device = network.prepare_device(device)
+    lists.require_images(run.data_set, scored + trained)
+    device = prepare_device(device)
     names = run.data_set.class_names
     counts = [run.class_counts[name] for name in names]
     head = int(np.argmax(counts)) + 1
     parts = shared_parts(run.data_set)
     kin = kin_matrix(names, parts)
-    model = network.load_sfc(run.args, len(names), run.path / "sfc.pth").to(device).eval()
+    model = network.load_sfc(run.flags[Network], run.flags[BackboneChoice].backbone, len(names), run.path / "sfc.pth").to(device).eval()
 
     rows = map_rows(count_maps(run, scored, head, num_workers), names, head)
     top, side, prototypes, gradients = observe_images(run, model, scored, trained, kin, num_workers, device)
@@ -309,7 +312,7 @@ def _record(run: FinishedRun, name: str) -> Path:
 def trained_ids(run: FinishedRun, file: str | None) -> list[str]:
     """The ids the run was trained on; the list itself is not kept in a run, but its checksum is."""
     ids = read_list(file) if file else run.data_set.split("train_aug")[0]
-    found, needed = options.fingerprint(ids), run.config["train_sfc"]["settings"].get("images")
+    found, needed = lists.fingerprint(ids), run.config["train_sfc"]["settings"].get("images")
     if needed not in (None, found):
         raise InputError(f"{file or run.data_set.root}: {found}, but the run was trained on {needed}; name its list with "
                          "--train_list")

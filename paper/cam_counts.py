@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.cam_store import full_size_cams, read_record
+from data.cam_store import read_record
 from data.mini_voc import DISCRIMINATIVE, SHARED
 from data.sample import IGNORE, image_size, read_mask
+from refine.fusion import full_size_cams
 from refine.metrics import ConfusionMatrix
 from refine.scored_maps import CAMS
 from refine.segmentation_scores import ThresholdSweep

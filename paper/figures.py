@@ -4,8 +4,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from data.cam_store import full_size_cams, read_record
+from data.cam_store import read_record
 from data.sample import InputError, read_image, write_atomically
+from refine.fusion import full_size_cams
 from refine.scored_maps import CAMS, FINAL_CAM, PROTOTYPE_CAM, WEIGHT_CAM
 from report.finished_run import FinishedRun
 from report.pictures import as_rgb, heat_map

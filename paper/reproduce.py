@@ -22,7 +22,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.sample import InputError, write_atomically
-from frame import options
+from frame.chain import STAGES
+from frame.data_sets import open_data_set
+from frame.flags import Flags
+from frame.settings.common import Data
 from paper import figures as paper_figures
 from paper import results
 from report.finished_run import FinishedRun
@@ -30,7 +33,7 @@ from report.published import SETTINGS, TABLE_NUMBERS, compared_rows
 from runtime import interrupt
 from runtime.command import default_workers, exit_with_message, flag, positive_int
 from runtime.progress import progress
-from runtime.work_dir import STAGES, read_json
+from runtime.work_dir import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 # Hours of each stage on one GPU, and GB of a run, before any run has finished: training at the release's 20 images/s,
@@ -164,13 +167,12 @@ def check_data_set(args) -> None:
         if getattr(args, name) is None:
             raise InputError(f"--dataset {args.dataset} needs --{name}")
     if args.dataset != "mini" and not args.dry_run:
-        options.open_data_set(run_arguments(args))
+        open_data_set(run_arguments(args)[Data])
 
 
-def run_arguments(args) -> argparse.Namespace:
+def run_arguments(args) -> Flags:
     """The flags that name the data set, as run_sample.py's."""
-    values = {name: getattr(args, name) for name in ("dataset", *ROOT_FLAGS[args.dataset])}
-    return options.build_parser([options.DATA], "").parse_args([], argparse.Namespace(**values))
+    return Flags({name: getattr(args, name) for name in ("dataset", *ROOT_FLAGS[args.dataset])})
 
 
 # --- the plan -------------------------------------------------------------------------------------------------

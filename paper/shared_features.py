@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from data.mini_voc import DISCRIMINATIVE, SHARED
-from data.transforms import normalise
 from net.prototype import masked_average
 from net.sfc import SFCNet, normalise_cam, with_background
 
@@ -36,7 +35,7 @@ def observe(model: SFCNet, images: torch.Tensor, labels: torch.Tensor, mask_cam:
 
     images (N, 3, H, W) uint8, labels (N, C) 0/1, mask_cam as SFCNet.infer
     """
-    images = normalise(images, model.backbone.mean, model.backbone.std)
+    images = model.backbone.prepare(images)
     features = model.backbone(images)
     top_features, side_features = features[3], model.side_features(features)
     logits = model.classifier(top_features)

@@ -16,8 +16,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from data.cam_store import background_step, fuse_scales
-from data.transforms import normalise, rescale
+from data.transforms import rescale
 from frame.engine import poly_sgd
 from frame.weights import AUTHORS_NAMES
 from net.backbone import build_backbone
@@ -28,6 +27,7 @@ from net.resnet38 import DeepLabV1
 from net.sfc import SFCNet
 from parity.seeded_weights import seeded_tensor
 from refine.crf import ir_label, label_pair
+from refine.fusion import background_step, fuse_scales
 from refine.metrics import ConfusionMatrix
 from refine.random_walk import propagate
 
@@ -216,7 +216,7 @@ def check_cam_inference(vectors: Vectors, report: Report) -> None:
     weight_maps, prototype_maps = [], []
     for scale in vectors["scales"]:
         pixels = torch.from_numpy(rescale(image, float(scale)).copy()).permute(2, 0, 1)[None]
-        output = net.infer(normalise(pixels, net.backbone.mean, net.backbone.std), label[None])
+        output = net.infer(net.backbone.prepare(pixels), label[None])
         report.close(f"scale{scale}_orignal_cam", output.coarse_cam[0], vectors[f"scale{scale}_orignal_cam"])
         report.close(f"scale{scale}_cam1", output.weight_cam[0], vectors[f"scale{scale}_cam1"])
         report.close(f"scale{scale}_cam2", output.prototype_cam[0], vectors[f"scale{scale}_cam2"])
@@ -265,7 +265,7 @@ def check_irn_training(net: IRN, path_index: PathIndex, vectors: Vectors, report
 
 def check_irn_inference(net: IRN, vectors: Vectors, report: Report) -> None:
     image = torch.from_numpy(vectors["infer_image"]).permute(2, 0, 1)[None]
-    image = normalise(image, net.backbone.mean, net.backbone.std)[0]
+    image = net.backbone.prepare(image)[0]
     report.close("infer_edge", net.predict_edge(image), vectors["infer_edge"])
     report.close("infer_displacement", net.predict_displacement(image), vectors["infer_displacement"])
 

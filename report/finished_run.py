@@ -1,13 +1,15 @@
 """A run that exists, read without writing into it: settings, scores, classes by frequency, training curves."""
 
 import logging
-from argparse import Namespace
 from pathlib import Path
 
 from data.sample import InputError
-from frame import options
+from frame.chain import STAGES
+from frame.data_sets import open_data_set
+from frame.flags import Flags
+from frame.settings.common import Data
 from frame.weights import load_file
-from runtime.work_dir import STAGES, read_json
+from runtime.work_dir import read_json
 from voc12.voc import CLASS_NAMES
 
 BACKGROUND = "background"
@@ -49,10 +51,9 @@ class FinishedRun:
         return self.path.resolve().name
 
     @property
-    def args(self) -> Namespace:
-        """The settings as `args` of a stage; flags that the run did not have are at their defaults."""
-        groups = (options.DATA, options.BACKBONE, options.IRN_CROP)
-        return options.build_parser(groups, "").parse_args([], Namespace(**self.settings))
+    def flags(self) -> Flags:
+        """The settings as a stage gets them; flags that the run did not have are at their defaults."""
+        return Flags(self.settings)
 
     @property
     def stages(self) -> list[str]:
@@ -100,7 +101,7 @@ class FinishedRun:
 
     def _open_data_set(self):
         try:
-            return options.open_data_set(self.args), None
+            return open_data_set(self.flags[Data]), None
         except InputError as error:
             return None, str(error)
 

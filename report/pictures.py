@@ -14,13 +14,16 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from data.cam_store import full_size_cams, read_record
+from data.cam_store import read_record
 from data.sample import IGNORE, InputError, palette, read_image, read_mask, write_atomically
-from data.transforms import normalise
 from frame import network
+from frame.settings.common import BackboneChoice
+from frame.settings.irn import IrnCrop
+from refine.fusion import full_size_cams
 from refine.scored_maps import CAMS, FINAL_CAM, PROTOTYPE_CAM, WEIGHT_CAM
 from report.finished_run import FinishedRun
 from runtime.command import exit_with_message
+from runtime.device import default_device, prepare_device
 
 PALETTE = np.array(palette(), np.uint8).reshape(-1, 3)
 
@@ -90,13 +93,13 @@ def stage_pictures(run: FinishedRun, ids: list[str]) -> Iterator[tuple[str, dict
 
 def edge_predictor(run: FinishedRun) -> Callable[[np.ndarray], np.ndarray]:
     """A function from an image (H, W, 3) uint8 to its edge map by the run's IRN, (H, W, 3) uint8, edges white."""
-    args = run.args
-    device = network.prepare_device("cuda" if torch.cuda.is_available() else "cpu")
-    model = network.load_irn(args, run.path / "irn.pth").to(device).eval()
+    device = prepare_device(default_device())
+    model = network.load_irn(run.flags[BackboneChoice].backbone, run.path / "irn.pth").to(device).eval()
+    pad_to = run.flags[IrnCrop].irn_crop_size
 
     def edge_map(image: np.ndarray) -> np.ndarray:
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
-        edge = model.predict_edge(normalise(pixels, model.backbone.mean, model.backbone.std)[0], args.irn_crop_size)
+        edge = model.predict_edge(model.backbone.prepare(pixels)[0], pad_to)
         edge = F.interpolate(edge[None], scale_factor=model.stride, mode="bilinear", align_corners=False)[0, 0]
         edge = edge[:image.shape[0], :image.shape[1]].cpu().numpy()
         return np.repeat(np.uint8(255 * edge / max(float(edge.max()), 1e-5))[..., None], 3, axis=2)

@@ -1,8 +1,9 @@
 """The table at the end of a run: our scores beside the paper's."""
 
-from frame.segmentation_network import SEG_NETS
+from frame.chain import STAGES
+from frame.settings.segmentation import SEG_NETS
 from report.published import NO_SCORE, TABLES
-from runtime.work_dir import RESULT, STAGES, WorkDir, log
+from runtime.work_dir import RESULT, WorkDir, log
 
 # mIoU in per cent of each map on VOC 12 train.
 PAPER = {row.score: row.paper for number in (6, 1) for row in TABLES[number].rows}

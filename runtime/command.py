@@ -29,12 +29,25 @@ def non_negative(text: str) -> float:
     return value
 
 
-def number_list(text: str) -> list[float]:
+def number_list(text: str) -> tuple[float, ...]:
     """Comma-separated positive numbers."""
-    values = [float(part) for part in text.split(",")]
+    values = tuple(float(part) for part in text.split(","))
     if not all(value > 0 for value in values):
         raise argparse.ArgumentTypeError(f"{text}: all numbers must be positive")
     return values
+
+
+def size_range(text: str) -> tuple[int, int] | None:
+    """"low,high" -> (low, high); "none" -> None."""
+    if text == "none":
+        return None
+    try:
+        low, high = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: needs two whole numbers low,high, or none") from None
+    if not 1 <= low <= high:
+        raise argparse.ArgumentTypeError(f"{text}: needs 1 <= low <= high")
+    return low, high
 
 
 def default_workers() -> int:

@@ -21,22 +21,8 @@ import torch
 from data.sample import InputError, write_atomically
 from runtime import distributed
 
-UPSTREAM = {                                   # stages whose output a stage reads
-    "train_sfc": (),
-    "make_cam": ("train_sfc",),
-    "eval_cam": ("make_cam",),
-    "cam_to_ir_label": ("make_cam",),
-    "train_irn": ("cam_to_ir_label",),
-    "make_sem_seg_labels": ("make_cam", "train_irn"),
-    "eval_sem_seg": ("make_sem_seg_labels",),
-    "train_deeplab": ("make_sem_seg_labels",),
-    "eval_deeplab": ("train_deeplab",),
-}
-STAGES = tuple(UPSTREAM)
-LAST_DEFAULT_STAGE = "eval_sem_seg"            # training a segmentation network takes a GPU: on request only
-
 log = logging.getLogger("sfc")
-RESULT = logging.WARNING                       # level of what --quiet still shows
+RESULT = logging.INFO + 5                      # level of scores, which --quiet still shows, as it does warnings
 
 
 _locks = {}                                    # open lock files of this process, by path
@@ -95,9 +81,9 @@ class WorkDir:
             handler.close()
         screen = logging.StreamHandler(sys.stdout)
         screen.setLevel(RESULT if quiet else logging.INFO)
-        screen.setFormatter(logging.Formatter("%(message)s"))
+        screen.setFormatter(_Formatter("%(message)s"))
         file = logging.FileHandler(path, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        file.setFormatter(_Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         log.addHandler(screen)
         log.addHandler(file)
 
@@ -124,23 +110,25 @@ class WorkDir:
 
     # --- stages -------------------------------------------------------------------------------------------
 
-    def begin(self, stage: str, settings: dict, outputs: tuple[str, ...], overwrite: bool = False,
-              force: bool = False) -> str:
+    def begin(self, stage: str, settings: dict, upstream: tuple[str, ...], outputs: tuple[str, ...],
+              overwrite: bool = False, force: bool = False) -> str:
         """Enter `stage` in config.json; the answer of rank 0 on all processes.
 
         settings   what its result depends on (flags)
+        upstream   the stages whose output it reads
         outputs    the files and folders of its result in the work directory
         overwrite  outputs of another configuration may be replaced
         force      outputs are replaced in any case
         Returns "new", "resume" (begun before with the same settings) or "complete".
         Raises InputError when the outputs there belong to other settings, saying which.
         """
-        return distributed.from_main(lambda: self._begin(stage, settings, outputs, overwrite, force))
+        return distributed.from_main(lambda: self._begin(stage, settings, upstream, outputs, overwrite, force))
 
-    def _begin(self, stage: str, settings: dict, outputs: tuple[str, ...], overwrite: bool, force: bool) -> str:
+    def _begin(self, stage: str, settings: dict, upstream: tuple[str, ...], outputs: tuple[str, ...], overwrite: bool,
+               force: bool) -> str:
         config = self.config()
-        upstream = {name: _identity(config[name]) for name in UPSTREAM[stage] if name in config}
-        entry = {"settings": settings, "upstream": upstream, "complete": False, "machine": _machine()}
+        entry = {"settings": settings, "upstream": {name: _identity(config[name]) for name in upstream if name in config},
+                 "complete": False, "machine": _machine()}
         found = config.get(stage)
         there = [path for path in self._files(stage, outputs) if path.exists()]
         if found is not None and not found.get("clearing") and (found["complete"] or there):
@@ -209,6 +197,14 @@ class WorkDir:
             raise InputError(f"{path}: missing; {stage}.py makes it: "
                              f"python {stage}.py --work_dir {self.path} (with the flags of this command)")
         return path
+
+
+class _Formatter(logging.Formatter):
+    """Puts "warning: " before warnings."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = f"warning: {record.message}" if record.levelno == logging.WARNING else record.message
+        return super().formatMessage(record)
 
 
 def read_json(path: Path) -> dict:

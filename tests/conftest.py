@@ -1,3 +1,4 @@
+import importlib
 import sys
 from pathlib import Path
 
@@ -6,8 +7,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))       # the stage scripts lie at the top level
 
-import run_sample  # noqa: E402
 from data import mini_voc  # noqa: E402
+from frame.stage import run_alone  # noqa: E402
 
 torch.set_num_threads(1)                                             # tiny tensors: threads would only wait
 
@@ -32,7 +33,8 @@ def command(mini, monkeypatch):
         arguments = [f"{stage}.py", *(["--voc12_root", str(root)] if root else []), *TINY, *map(str, flags)]
         monkeypatch.setattr(sys, "argv", arguments)
         try:
-            run_sample.main() if stage == "run_sample" else run_sample.run_alone(stage)
+            module = importlib.import_module(stage)
+            module.main() if hasattr(module, "main") else run_alone(module)
         except SystemExit as stop:
             return stop.code
         return 0

@@ -135,7 +135,7 @@ def test_checkpoints(copy, command, capsys, tmp_path):
 def test_work_directories(command, capsys, tmp_path, copy):
     (tmp_path / "file").write_text("in the way")
     refused(capsys, command("train_sfc", "--work_dir", tmp_path / "file" / "run"), "file/run", "--work_dir")
-    refused(capsys, command("train_sfc", "--work_dir", copy, "--lr", "0.5"), "--lr: was 0.08, is 0.5", "--overwrite")
+    refused(capsys, command("train_sfc", "--work_dir", copy, "--lr", "0.5"), "--sfc_lr: was 0.08, is 0.5", "--overwrite")
     for name in ("config.json", "metrics.json"):
         kept = (copy / name).read_text()
         (copy / name).write_text(kept[:50])

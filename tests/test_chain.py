@@ -12,7 +12,8 @@ import run_sample
 from data.cam_store import read_record
 from data.sample import InputError, read_list
 from frame import engine
-from runtime.work_dir import UPSTREAM, WorkDir
+from frame.chain import STAGES, UPSTREAM
+from runtime.work_dir import WorkDir
 
 
 def files_of(folder):
@@ -45,7 +46,7 @@ def copy(finished, tmp_path):
 def test_every_stage_leaves_what_the_next_one_needs(finished, mini):
     ids = read_list(mini / "ImageSets/Segmentation/train.txt")
     config = json.loads((finished / "config.json").read_text())
-    assert list(config) == list(config) and all(entry["complete"] for entry in config.values())
+    assert list(config) == list(STAGES[:7]) and all(entry["complete"] for entry in config.values())
     for name in ids:
         record = read_record(finished / f"cam/{name}.npz", 4)
         assert len(record.weight_maps) == 2 and record.weight_maps[0].dtype == np.float32
@@ -151,24 +152,18 @@ def test_presets(mini, command, tmp_path):
 
 
 def test_stage_choice():
-    class Args:
-        stages = first = last = None
-        with_irn = True
-    args = Args()
-    assert run_sample.choose_stages(args)[0] == "train_sfc"
-    args.first, args.last = "make_cam", "cam_to_ir_label"
-    assert run_sample.choose_stages(args) == ["make_cam", "eval_cam", "cam_to_ir_label"]
-    args.first, args.last, args.with_irn = "cam_to_ir_label", "eval_sem_seg", False
-    assert run_sample.choose_stages(args) == ["cam_to_ir_label", "make_sem_seg_labels", "eval_sem_seg"]
-    args.first, args.last = "make_cam", "train_sfc"
+    def chosen(with_irn=True, **flags):
+        return run_sample.choose_stages(run_sample.Chain(**flags), with_irn)
+
+    assert chosen()[0] == "train_sfc" and chosen()[-1] == "eval_sem_seg"
+    assert chosen(first="make_cam", last="cam_to_ir_label") == ["make_cam", "eval_cam", "cam_to_ir_label"]
+    assert chosen(first="cam_to_ir_label", last="eval_sem_seg", with_irn=False) == [
+        "cam_to_ir_label", "make_sem_seg_labels", "eval_sem_seg"]
     with pytest.raises(InputError, match="comes after"):
-        run_sample.choose_stages(args)
-    args.first = args.last = None
-    args.stages = "eval_sem_seg,eval_cam"
-    assert run_sample.choose_stages(args) == ["eval_cam", "eval_sem_seg"]
-    args.stages = "eval_cam,bake"
+        chosen(first="make_cam", last="train_sfc")
+    assert chosen(stages="eval_sem_seg,eval_cam") == ["eval_cam", "eval_sem_seg"]
     with pytest.raises(InputError, match="no stage 'bake'"):
-        run_sample.choose_stages(args)
+        chosen(stages="eval_cam,bake")
 
 
 def test_scores_are_the_same_to_the_last_digit(copy, command):
@@ -195,4 +190,4 @@ def test_released_names_can_be_used_for_cams(copy, command, tmp_path):
 
 def test_config_holds_every_flag(finished):
     settings = WorkDir(finished).config()["train_sfc"]["settings"]
-    assert settings["crop_size"] == 64 and settings["flip"] is True and settings["images"].startswith("24 ids")
+    assert settings["sfc_crop_size"] == 64 and settings["sfc_flip"] is True and settings["images"].startswith("24 ids")

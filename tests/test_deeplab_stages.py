@@ -1,10 +1,10 @@
 """Stages 8 and 9 on a tiny data set: training, initial weights, prediction, archive, own images, bad input."""
 
+import importlib
 import json
 import shutil
 import sys
 import zipfile
-from argparse import Namespace
 from functools import partial
 
 import numpy as np
@@ -12,21 +12,22 @@ import pytest
 import torch
 from PIL import Image
 
-import eval_deeplab
 from data.loader import LabelledCrops
 from data.sample import InputError, read_list, write_mask
-from data.transforms import CAFFE_BGR_MEAN, shift_hsv, subtract_bgr_mean
+from data.transforms import shift_hsv
 from frame import engine
-from frame.segmentation_network import Design, build, build_initialised, load_trained, normalised
+from frame.stage import run_alone
 from net.deeplabv2 import DeepLabV2, deeplab_pytorch_name
+from net.inputs import CAFFE_BGR_MEAN
 from net.resnet38 import DeepLabV1
 from report.scores_table import rows
-from run_sample import choose_stages, run_alone
+from run_sample import Chain, choose_stages
+from segmentation.network import Design, build, build_initialised, image_input, load_trained
 from voc12.submission import check_archive, entry_name, write_archive
 
 NETS = ("deeplabv2_resnet101", "deeplabv1_resnet38")
 SMALL = ["--seg_init", "none", "--seg_width", "4", "--seg_blocks", "1,1,1,1", "--seg_crop_size", "48",
-         "--seg_batch_size", "3", "--seg_accumulate", "2", "--seg_iterations", "6", "--seg_lr", "0.01",
+         "--seg_batch_size", "6", "--grad_accum", "2", "--seg_iterations", "6", "--seg_lr", "0.01",
          "--seg_crf_iterations", "2"]
 DESIGN = Design("deeplabv2_resnet101", 4, width=4, blocks=(1, 1, 1, 1))
 DESIGN38 = Design("deeplabv1_resnet38", 4, width=2)
@@ -54,7 +55,8 @@ def call(stage, *flags):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"{stage}.py", *map(str, flags)])
         try:
-            eval_deeplab.main() if stage == "eval_deeplab" else run_alone(stage)
+            module = importlib.import_module(stage)
+            module.main() if stage == "eval_deeplab" else run_alone(module)
         except SystemExit as stop:
             return stop.code
     return 0
@@ -113,7 +115,7 @@ def test_interrupted_training_ends_in_the_same_weights(seg_net, command, masks, 
 def test_run_sample_knows_the_stages_but_stops_before_them(command, masks, tmp_path, capsys):
     assert command("run_sample", "--work_dir", tmp_path / "run", *masks, "--from", "train_deeplab") == 0
     assert (tmp_path / "run/prediction_crf").is_dir() and "prediction CRF" in capsys.readouterr().out
-    assert choose_stages(Namespace(stages=None, first=None, last=None, with_irn=True))[-1] == "eval_sem_seg"
+    assert choose_stages(Chain(), with_irn=True)[-1] == "eval_sem_seg"
 
 
 def test_learning_rate_falls_every_ten_steps():
@@ -131,7 +133,7 @@ def test_accumulated_gradients_are_those_of_the_whole_step():
     def gradient(accumulate):
         weight = torch.nn.Parameter(torch.ones(3))
         training = engine.Training(None, None, None, lambda batch, _: {"total": (batch[0] @ weight).square().mean()},
-                                   None, 1, 4, accumulate=accumulate)
+                                   None, total_steps=1, batch_size=4, accumulate=accumulate)
         losses = engine._backward(training, training.loss, [torch.arange(12.0).view(4, 3)], 0)
         return weight.grad, losses["total"]
     torch.testing.assert_close(gradient(2), gradient(1))
@@ -148,17 +150,16 @@ def test_bf16_trains_in_float32_weights(command, masks, tmp_path):
 def test_each_convention_has_its_normalisation():
     image = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
     image[:, 0] = 200                                                             # red
-    bgr = subtract_bgr_mean(image)
+    bgr = image_input(DESIGN._replace(normalisation="bgr"))(image)
     torch.testing.assert_close(bgr[0, :, 0, 0], torch.tensor([0, 0, 200]) - torch.tensor(CAFFE_BGR_MEAN))
-    assert torch.equal(normalised(image, DESIGN._replace(normalisation="bgr")), bgr)
-    torch.testing.assert_close(normalised(image, DESIGN)[0, 0, 0, 0].item(), (200 / 255 - 0.485) / 0.229)
+    torch.testing.assert_close(image_input(DESIGN)(image)[0, 0, 0, 0].item(), (200 / 255 - 0.485) / 0.229)
 
 
 def test_scales_come_from_the_list_or_the_range(mini):
     def sides(one_of_scales):
         crops = LabelledCrops(["mini_train_0001"], lambda name: mini / f"JPEGImages/{name}.jpg",
-                              lambda name: mini / f"SegmentationClass/{name}.png", 4, 128, (0.5, 1.5), False, 0,
-                              one_of_scales)
+                              lambda name: mini / f"SegmentationClass/{name}.png", num_classes=4, crop=128,
+                              scale=(0.5, 1.5), flip=False, seed=0, one_of_scales=one_of_scales)
         boxes = [crops[epoch, 0][1] for epoch in range(20)]
         return {int(box[1] - box[0]) for box in boxes}
     assert sides(True) == {32, 96}
@@ -376,7 +377,7 @@ def test_bad_input_of_prediction(trained, with_test_split, mini, tmp_path, capsy
     for name in ("a.png", "a.jpg"):
         Image.new("RGB", (8, 8)).save(tmp_path / "twice" / name)
     for flags, message in [
-        (["--voc12_root", with_test_split, *zip_flags], f"{first}: image is missing (1 of 8 of test)"),
+        (["--voc12_root", with_test_split, *zip_flags], f"{first}: image is missing (1 of 8); VOC has the images of test"),
         (["--voc12_root", mini, *zip_flags], "test.txt: list is missing"),
         (["--voc12_root", mini, *zip_flags[:2]], "belong together"),
         (["--voc12_root", mini, *zip_flags[2:]], "belong together"),

@@ -5,6 +5,7 @@
     ROOT/SegmentationClass/ID.png        official masks, for scores
     ROOT/SegmentationClassAug/ID.png     masks of the augmented set (SBD)
     ROOT/ImageSets/Segmentation/*.txt    lists
+    ROOT/SegmentationPart/ID.png         shared parts of the objects (the bundled data set alone)
     ROOT/classes.txt                     foreground class names, one a line; absent: the 20 of VOC
 """
 
@@ -28,7 +29,7 @@ class Voc12:
     Raises InputError when the folder is not in VOC layout.
     """
 
-    name = "voc12"
+    test_server = True
 
     def __init__(self, root: str | Path, label_source: str = "xml"):
         self.root = Path(root)
@@ -64,6 +65,11 @@ class Voc12:
         """The official mask where there is one, else that of the augmented set."""
         official = self.root / "SegmentationClass" / f"{name}.png"
         return official if official.exists() else self.root / "SegmentationClassAug" / f"{name}.png"
+
+    def part_path(self, name: str) -> Path | None:
+        """Mask of the parts of objects that classes share; None for data sets that do not know them."""
+        folder = self.root / "SegmentationPart"
+        return folder / f"{name}.png" if folder.is_dir() else None
 
     def read_mask(self, name: str, size: tuple[int, int] | None = None) -> np.ndarray:
         """(H, W) uint8 class indices of the ground truth; errors as data.sample.read_mask."""

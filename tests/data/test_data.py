@@ -3,11 +3,13 @@ import pytest
 import torch
 from PIL import Image
 
-from data.cam_store import CamRecord, background_step, full_size_cams, fuse_scales, read_record, write_record
+from data.cam_store import CamRecord, read_record, write_record
 from data.image_bank import ImageBank
-from data.loader import EpochBatches, ScaledImages, TrainCrops, same_size_batches, train_loader
+from data.loader import EpochBatches, Order, ScaledImages, TrainCrops, same_size_batches, train_loader
 from data.sample import InputError, palette, read_image, read_list, read_mask, write_atomically, write_mask
-from data.transforms import cut, normalise, random_crop_box, random_resize_long, rescale, zero_outside
+from data.transforms import cut, random_crop_box, random_resize_long, rescale
+from net.inputs import ImageInput
+from refine.fusion import background_step, full_size_cams, fuse_scales
 
 # --- files --------------------------------------------------------------------------------------------------
 
@@ -98,26 +100,28 @@ def test_resizing():
 
 def test_normalisation_and_padding():
     image = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
-    out = normalise(image, (0.5, 0.4, 0.3), (0.5, 0.2, 0.1))
+    prepare = ImageInput((0.5, 0.4, 0.3), (0.5, 0.2, 0.1))
+    out = prepare(image)
     torch.testing.assert_close(out[0, :, 0, 0], torch.tensor([1.0, 3.0, 7.0]))
-    out = zero_outside(out, torch.tensor([[0, 1, 1, 2]]))
+    out = prepare(image, torch.tensor([[0, 1, 1, 2]]))
     assert out[0, 0].tolist() == [[0, 1], [0, 0]]
 
 
 # --- order and reproducibility ----------------------------------------------------------------------------------
 
 def test_batches_continue_where_they_stopped():
-    whole = list(EpochBatches(10, 3, total_steps=7, first_step=0, seed=1))
-    assert len(whole) == 7 and whole[4:] == list(EpochBatches(10, 3, 7, 4, 1))
+    whole = list(EpochBatches(Order(10, 3, total_steps=7, seed=1)))
+    assert len(whole) == 7 and whole[4:] == list(EpochBatches(Order(10, 3, 7, 1), first_step=4))
     first_epoch = [key for batch in whole[:3] for key in batch]
     assert {epoch for epoch, _ in first_epoch} == {0} and len({i for _, i in first_epoch}) == 9   # the tenth is dropped
-    assert whole[3][0][0] == 1 and whole != list(EpochBatches(10, 3, 7, 0, 2))
+    assert whole[3][0][0] == 1 and whole != list(EpochBatches(Order(10, 3, 7, 2)))
 
 
 def test_samples_do_not_depend_on_the_workers(mini):
     ids = read_list(mini / "ImageSets/Segmentation/train.txt")
-    dataset = TrainCrops(ids, np.eye(len(ids), 4, dtype=np.uint8), lambda n: mini / f"JPEGImages/{n}.jpg", 64, (48, 80), True, 3)
-    runs = [list(train_loader(dataset, len(ids), 4, 5, 0, 3, workers)) for workers in (0, 2)]
+    dataset = TrainCrops(ids, np.eye(len(ids), 4, dtype=np.uint8), lambda n: mini / f"JPEGImages/{n}.jpg",
+                         crop=64, resize_long=(48, 80), flip=True, seed=3)
+    runs = [list(train_loader(dataset, Order(len(ids), 4, 5, seed=3), num_workers=workers)) for workers in (0, 2)]
     assert all(torch.equal(a, b) for one, two in zip(*runs) for a, b in zip(one, two))
     image, box, label = dataset[1, 5]
     assert image.dtype == torch.uint8 and image.shape == (3, 64, 64) and box.shape == (4,) and label.dtype == torch.uint8

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from data.sample import InputError
-from frame.weights import freeze_batchnorm, imagenet_weights, load_backbone, load_file, load_network
+from frame.weights import imagenet_weights, load_backbone, load_file, load_network
 from net.backbone import build_backbone
+from net.batchnorm import freeze_statistics
 from net.irn import IRN
 from net.sfc import SFCNet
 from parity.check import sfc_authors_name
@@ -97,7 +98,7 @@ def test_bundled_weights_load():
 
 def test_frozen_batchnorm_keeps_its_statistics():
     net = build_backbone("mini").train()
-    freeze_batchnorm(net)
+    freeze_statistics(net)
     before = net.bn1.running_mean.clone()
     net(torch.randn(2, 3, 32, 32))
     assert torch.equal(net.bn1.running_mean, before)

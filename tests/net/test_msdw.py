@@ -41,7 +41,7 @@ def outputs():
 def test_losses_against_loops():
     full, half, label = outputs()
     dc_p, dc_w = torch.tensor([2.0, 0.5, 1.0]), torch.tensor([1.0, 3.0, 0.25])
-    losses = MSDWLoss(dc_p, dc_w, 1.6, 0.8)(full, half, label)
+    losses = MSDWLoss(dc_p, dc_w)(full, half, label)
     peak = full.prototype_cam.amax((2, 3), keepdim=True) + 1e-5
     distance = (full.weight_cam - full.prototype_cam / peak).abs()
     by_class = sum(weight * distance[:, c].sum() for c, weight in enumerate([1.0, *dc_p.tolist()]))
@@ -51,7 +51,7 @@ def test_losses_against_loops():
                 for n in range(2) for c in range(3))
     assert losses.dw_w.item() == pytest.approx(0.8 * total.item() / (2 * 3 * 2 * 3), rel=1e-5)
     assert losses.total.item() == pytest.approx((losses.cls + losses.dw_p + losses.dw_w).item())
-    paper = MSDWLoss(dc_p, dc_w, 1, 1, "l1", normalise_prototype=False)(full, half, label)
+    paper = MSDWLoss(dc_p, dc_w, weight_p=1, weight_w=1, reduction="l1", normalise_prototype=False)(full, half, label)
     distance = (full.weight_cam - full.prototype_cam).abs()
     by_class = sum(weight * distance[:, c].sum() for c, weight in enumerate([1.0, *dc_p.tolist()]))
     assert paper.dw_p.item() == pytest.approx(by_class.item() / 2, rel=1e-5)
@@ -72,5 +72,5 @@ def test_every_switch_moves_the_term_it_names(change, moved):
 def test_l1_norms_on_one_pixel():
     cam = torch.zeros(1, 2, 1, 1)
     full = SFCOutput(torch.zeros(1, 1), cam, cam + 0.5, cam)
-    losses = MSDWLoss(torch.ones(1), torch.ones(1), 1, 1, "l1", False)(full, full, torch.ones(1, 1))
+    losses = MSDWLoss(torch.ones(1), torch.ones(1), weight_p=1, weight_w=1, reduction="l1", normalise_prototype=False)(full, full, torch.ones(1, 1))
     assert losses.dw_p.item() == pytest.approx(1.0) and losses.dw_w.item() == 0

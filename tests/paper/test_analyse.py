@@ -1,6 +1,7 @@
 """The analysis of a run: a network, records and gradients whose numbers are known by hand, and the command."""
 
 import csv
+import importlib
 import json
 import shutil
 from math import log, sqrt
@@ -10,9 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import run_sample
 from data.cam_store import CamRecord
 from data.sample import InputError, read_list
+from frame.stage import run_alone
 from net.resnet import Backbone
 from net.sfc import SFCNet
 from paper import analysis as analyse
@@ -240,7 +241,7 @@ def finished(mini, tmp_path_factory):
     for stage in ("train_sfc", "make_cam", "eval_cam"):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.argv", [f"{stage}.py", "--voc12_root", str(mini), "--work_dir", str(folder), *TINY])
-            run_sample.run_alone(stage)
+            run_alone(importlib.import_module(stage))
     return folder
 
 

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import run_sample
-from frame import options
+from frame.flags import build_parser
+from frame.flags import parse as parse_flags
+from frame.presets import overrides
+from frame.settings import GROUPS
 from paper import figures as paper_figures
 from paper import reproduce, results
 from paper.results import Outcome, Series
@@ -54,8 +56,8 @@ def test_published_numbers_agree_with_each_other():
     ("II", {"ibr": False}), ("III", {"dw_w_weight": 0}), ("IV", {"dw_p_weight": 0}), ("V", {}),
     ("VI", {"dc_p": False, "dc_w": False}), ("VII", {"dc_w": False}), ("VIII", {"dc_p": False})])
 def test_a_setting_switches_what_the_paper_says(setting, differences):
-    parser = run_sample.chain_parser(run_sample.stage_modules(), "")
-    full, args = (vars(options.parse(parser, [*flags])) for flags in ((), SETTINGS[setting]))
+    parser = build_parser(GROUPS, "")
+    full, args = (parse_flags(parser, overrides, [*flags]).values for flags in ((), SETTINGS[setting]))
     assert {name: args[name] for name in args if args[name] != full[name]} == differences
 
 
@@ -91,9 +93,9 @@ def test_a_run_goes_as_far_as_any_table_needs():
 def test_flags_cannot_undo_the_setting():
     args = parse("--table", "4", "--flags", "--dw_w_weight 0.5 --seed 9")
     run = next(run for run in reproduce.plan(args) if run.setting == "III")
-    parsed = options.parse(run_sample.chain_parser(run_sample.stage_modules(), ""),
-                           [word for word in reproduce.run_command(args, run)[2:] if word not in ("--no-report", "--to", "eval_cam")])
-    assert parsed.dw_w_weight == 0 and parsed.seed == 0
+    parsed = parse_flags(build_parser(GROUPS, ""), overrides, [
+        word for word in reproduce.run_command(args, run)[2:] if word not in ("--no-report", "--to", "eval_cam")]).values
+    assert parsed["dw_w_weight"] == 0 and parsed["seed"] == 0
 
 
 def test_every_table_can_be_planned(monkeypatch, capsys, tmp_path):
@@ -246,7 +248,7 @@ def test_a_failed_run_is_named(finished, monkeypatch, capsys):
     flags = [*flags[:-1], TINY_RUN + " --epochs 2"]                            # other settings on the same folders
     assert call(monkeypatch, "--table", "6", *flags) == 2
     message = capsys.readouterr().err
-    assert "V_seed0" in message and "--epochs: was 1, is 2" in message and "--overwrite" in message
+    assert "V_seed0" in message and "--sfc_epochs: was 1, is 2" in message and "--overwrite" in message
 
 
 def test_figure_of_an_unknown_image(finished, monkeypatch, capsys):

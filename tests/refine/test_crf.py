@@ -25,7 +25,7 @@ def count_runs(monkeypatch):
     """Replace the label-CRF by one that returns its input, and list the inputs."""
     runs = []
 
-    def identity(image, labels, num_labels, **options):
+    def identity(image, labels, num_labels, parameters):
         runs.append(labels)
         return labels
 
@@ -51,7 +51,7 @@ def test_probability_crf_removes_noise(scene):
     pytest.importorskip("pydensecrf")
     image, label = scene
     foreground = np.where(flip_pixels(label, 0.2) == 1, 0.7, 0.3)
-    refined = crf.crf_inference_probs(image, np.stack([1 - foreground, foreground]))
+    refined = crf.crf_inference_probs(image, np.stack([1 - foreground, foreground]), crf.CRF(bilateral_sxy=80, bilateral_srgb=13))
     assert refined.shape == (2, 40, 50) and refined.dtype == np.float32
     np.testing.assert_allclose(refined.sum(axis=0), 1, atol=1e-4)
     assert (refined.argmax(axis=0) == label).mean() > 0.995
@@ -64,7 +64,7 @@ def test_constant_map_is_what_the_crf_itself_returns(scene, num_labels):
     labels = np.full((40, 50), num_labels - 1)
     _, utils = crf.import_pydensecrf()
     unary = utils.unary_from_labels(labels, num_labels, gt_prob=0.7, zero_unsure=False)
-    full = crf.mean_field(image, unary, 10, 3, 3, 50, 5, 10).argmax(axis=0)
+    full = crf.mean_field(image, unary, crf.CRF()).argmax(axis=0)
     np.testing.assert_array_equal(crf.crf_inference_label(image, labels, num_labels), full)
 
 

@@ -6,7 +6,6 @@ import io
 import json
 import re
 import shutil
-from argparse import Namespace
 
 import cv2
 import numpy as np
@@ -19,6 +18,7 @@ import run_sample
 from data.cam_store import CamRecord, write_record
 from data.sample import InputError, read_list, write_mask
 from frame.engine import save_model
+from frame.settings.common import Run
 from net.backbone import build_backbone
 from net.irn import IRN
 from refine.metrics import ConfusionMatrix
@@ -265,6 +265,6 @@ def test_the_chain_keeps_its_results_when_the_report_fails(made, monkeypatch):
     def fail(*_):
         raise InputError("no space")
 
-    monkeypatch.setattr(run_sample, "write_report", fail)
+    monkeypatch.setattr(report, "write_report", fail)
     with pytest.raises(InputError, match="(?s)complete.*no space.*tools.report"):
-        run_sample.make_report(Namespace(work_dir=str(made), num_workers=1))
+        run_sample.make_report(Run(work_dir=str(made), num_workers=1))

@@ -1,5 +1,6 @@
 """Several processes of one run (gloo on the CPU), and the flags for small and large machines."""
 
+import importlib
 import json
 import os
 import shutil
@@ -14,12 +15,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
-import run_sample
-from data.cam_store import read_final_cam
 from data.sample import read_list
 from frame import engine
+from frame.stage import run_alone
 from net.pcm import pixel_correlation
 from net.prototype import cosine_cam, masked_average
+from refine.fusion import read_final_cam
 from runtime import distributed
 from tests.conftest import TINY
 from tests.test_chain import files_of, scores_of
@@ -50,7 +51,7 @@ class Processes:
                 sys.stdout = sys.stderr = open(self.outputs[environment["RANK"]], "w", buffering=1)
                 os.environ |= {name: str(value) for name, value in environment.items()}
                 sys.argv = [f"{stage}.py", *map(str, arguments)]
-                run_sample.run_alone(stage)
+                run_alone(importlib.import_module(stage))
                 status = 0
             except SystemExit as stop:
                 status = stop.code
@@ -143,8 +144,8 @@ def test_without_the_bank(mini, command, tmp_path):
 
 def test_a_segmentation_network_on_two_processes(mini, command, tmp_path):
     """With frozen BatchNorm; the means over pixels are those of the whole pass."""
-    flags = ["--label_dir", mini / "SegmentationClass", "--seg_crop_size", "64", "--seg_batch_size", "3",
-             "--seg_accumulate", "2", "--seg_iterations", "2", "--seg_lr", "0.001"]
+    flags = ["--label_dir", mini / "SegmentationClass", "--seg_crop_size", "64", "--seg_batch_size", "6",
+             "--grad_accum", "2", "--seg_iterations", "2", "--seg_lr", "0.001"]
     assert command("train_deeplab", "--work_dir", tmp_path / "start", *flags) == 0
     flags += ["--seg_init", tmp_path / "start/deeplab.pth"]
     assert command("train_deeplab", "--work_dir", tmp_path / "one", *flags) == 0

@@ -1,21 +1,18 @@
 """The segmentation networks of stages 8 and 9: how they are built, initialised, fed and read back."""
 
-from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 import torch.nn as nn
 
 from data.sample import InputError
-from data.transforms import normalise, subtract_bgr_mean
 from frame import weights
+from frame.settings.segmentation import SEG_NETS
 from net.deeplabv2 import RESNET101_BLOCKS, DeepLabV2, deeplab_pytorch_name
-from net.resnet import IMAGENET_MEAN, IMAGENET_STD
+from net.inputs import CAFFE_BGR_MEAN, ImageInput
 from net.resnet38 import DeepLabV1
 from runtime.work_dir import log
 
-SEG_NETS = ("deeplabv2_resnet101", "deeplabv1_resnet38")
 HINT = "check --seg_net, --seg_width and --seg_blocks"
 
 
@@ -59,24 +56,9 @@ def build(design: Design, frozen_batchnorm: bool = True) -> nn.Module:
                      frozen_batchnorm=frozen_batchnorm)
 
 
-def normalised(image: torch.Tensor, design: Design) -> torch.Tensor:
-    """image (N, 3, H, W) uint8 RGB -> the network's input, float32."""
-    return subtract_bgr_mean(image) if design.normalisation == "bgr" else normalise(image, IMAGENET_MEAN, IMAGENET_STD)
-
-
-def add_own_option(group, defaults: dict, name: str, help: str, **kind) -> None:
-    """A flag of default None, which stands for the network's own value.
-
-    defaults  network -> flag -> value
-    """
-    values = " / ".join(str(defaults[net][name]) for net in SEG_NETS)
-    group.add_argument(f"--{name}", help=f"{help}; None means {values} for {' / '.join(SEG_NETS)}", **kind)
-
-
-def with_defaults(args: Namespace, defaults: dict) -> Namespace:
-    """The flags, those left at None replaced by the network's own values."""
-    own = {name: value for name, value in defaults.items() if getattr(args, name) is None}
-    return Namespace(**(vars(args) | own))
+def image_input(design: Design) -> ImageInput:
+    """What turns RGB images into the network's input."""
+    return ImageInput(CAFFE_BGR_MEAN, std=None) if design.normalisation == "bgr" else ImageInput()
 
 
 # --- initial weights ------------------------------------------------------------------------------------------

@@ -1,0 +1,82 @@
+"""What a stage must offer, and the frame that runs one.
+
+Around a stage: its settings and what changed in them, resume and skip, errors that say what to do.
+"""
+
+import time
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from frame.chain import UPSTREAM
+from frame.data_sets import DataSet, open_data_set
+from frame.flags import Flags, Group, build_parser, parse
+from frame.lists import fingerprint, require_images
+from frame.presets import overrides
+from frame.settings import GROUPS
+from frame.settings.common import Data, Run
+from runtime import distributed, progress
+from runtime.command import exit_with_message
+from runtime.work_dir import WorkDir, log
+
+
+class Stage(Protocol):
+    """A stage script.
+
+    NAME      its name in frame.chain
+    OUTPUTS   files and folders of the work directory that it writes, besides scores in metrics.json
+    OPTIONS   groups of settings its result depends on
+    """
+    NAME: str
+    OUTPUTS: tuple[str, ...]
+    OPTIONS: tuple[type[Group], ...]
+    __doc__: str
+
+    def select_ids(self, data_set: DataSet, flags: Flags) -> list[str]:
+        """The images it works on."""
+
+    def run(self, flags: Flags, work_dir: WorkDir, data_set: DataSet, ids: list[str]) -> dict[str, Any]:
+        """Do the work; what metrics.json keeps of it."""
+
+
+def run_stage(stage: Stage, flags: Flags, force: bool = False) -> dict[str, Any]:
+    """Run a stage unless it is complete, and keep its settings, scores and time in the work directory.
+
+    force  redo it even if it is complete
+    """
+    name, overwrite = stage.NAME, flags[Run].overwrite
+    work_dir = open_work_dir(flags[Run])
+    data_set = open_data_set(flags[Data])
+    ids = stage.select_ids(data_set, flags)
+    require_images(data_set, ids)
+    settings = flags.settings(stage.OPTIONS) | {"images": fingerprint(ids)}
+    status = work_dir.begin(name, settings, UPSTREAM[name], stage.OUTPUTS, overwrite=overwrite, force=force)
+    if status == "complete":
+        log.info("%s: complete, skipped (python %s.py --overwrite does it again)", name, name)
+        return work_dir.metrics().get(name, {})
+    log.info("%s: %s", name, "continued" if status == "resume" else "started")
+    seed_everything(flags[Run].seed)
+    start = time.perf_counter()
+    metrics = stage.run(flags, work_dir, data_set, ids)
+    work_dir.finish(name, metrics, time.perf_counter() - start)
+    log.info("%s: done in %.0f s", name, time.perf_counter() - start)
+    return metrics
+
+
+def run_alone(stage: Stage) -> None:
+    """Entry of a stage script: its help shows its own flags, but it takes those of all stages, like the chain."""
+    build_parser(stage.OPTIONS, stage.__doc__.splitlines()[0], prog=f"{stage.NAME}.py").parse_known_args()
+    flags = parse(build_parser(GROUPS, "", prog=f"{stage.NAME}.py"), overrides)
+    exit_with_message(lambda: run_stage(stage, flags, force=flags[Run].overwrite))
+
+
+def open_work_dir(run: Run) -> WorkDir:
+    """The work directory the flags name; from here on --quiet holds."""
+    progress.quiet = run.quiet or not distributed.is_main()
+    return WorkDir(run.work_dir, run.quiet)
+
+
+def seed_everything(seed: int) -> None:
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

@@ -180,7 +180,7 @@ def test_pseudo_masks_without_irn(copy, command, mini):
 
 
 def test_released_names_can_be_used_for_cams(copy, command, tmp_path):
-    from parity.check import sfc_authors_name
+    from parity.networks import sfc_authors_name
     state = torch.load(copy / "sfc.pth", weights_only=True)["model"]
     torch.save({sfc_authors_name(k): v for k, v in state.items()}, tmp_path / "best.pth")
     assert command("make_cam", "--work_dir", tmp_path / "theirs", "--checkpoint", tmp_path / "best.pth") == 0

@@ -9,7 +9,7 @@ from net.backbone import build_backbone
 from net.batchnorm import freeze_statistics
 from net.irn import IRN
 from net.sfc import SFCNet
-from parity.check import sfc_authors_name
+from parity.networks import sfc_authors_name
 
 
 def network(num_classes=3, seed=0):

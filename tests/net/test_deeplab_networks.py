@@ -10,7 +10,8 @@ from PIL import Image
 from net.deeplabv2 import DeepLabV2, MultiScale, deeplab_pytorch_name, multi_scale_loss, pixel_cross_entropy
 from net.labels import downsample_label
 from net.resnet38 import DeepLabV1
-from parity.check import Report, check_file
+from parity.check import check_file
+from parity.report import Report
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = {"num_classes": 5, "blocks": (1, 1, 1, 1), "width": 4}

@@ -8,7 +8,8 @@ from PIL import Image
 
 from net.backbone import BACKBONES, build_backbone
 from net.irn import IRN, PathIndex, affinity_labels, downsample_label, irn_loss, straight_path
-from parity.check import Report, check_file
+from parity.check import check_file
+from parity.report import Report
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

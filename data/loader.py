@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.sample import IGNORE, image_size, read_image, read_mask
-from data.transforms import cut, random_crop_box, random_resize_long, rescale, resize, resize_float, shift_hsv
+from data.transforms import cut, cut_size, random_crop_box, random_resize_long, rescale, resize, resize_float, shift_hsv
 
 
 class Order(NamedTuple):
@@ -149,8 +149,7 @@ class DeepLabCrops(LabelledCrops):
     def augment(self, image, label, rng):
         if self.colour_jitter:
             image = shift_hsv(image, self.colour_jitter, rng)
-        scale = self.draw_scale(rng)
-        height, width = size = tuple(max(1, int(scale * side)) for side in label.shape)
+        height, width = size = cut_size(label.shape, self.draw_scale(rng))
         image, label = resize_float(image, size), resize(label, size, Image.NEAREST)
         h, w = min(height, self.crop), min(width, self.crop)
         placement = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), 0, 0, h, w

@@ -17,6 +17,11 @@ def resize_float(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
+def cut_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(H, W) times `scale`, fractions of a pixel cut off, at least one pixel a side."""
+    return max(1, int(scale * size[0])), max(1, int(scale * size[1]))
+
+
 def rescale(image: np.ndarray, scale: float, resample=Image.BICUBIC) -> np.ndarray:
     """(H, W[, 3]) uint8 resized by `scale`, at least one pixel a side."""
     height, width = image.shape[:2]

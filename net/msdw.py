@@ -45,8 +45,8 @@ class MSDWLoss(nn.Module):
 
     dc_p, dc_w           (C,) distribution coefficient of each term; ones switch it off (Table 5)
     weight_p, weight_w   1.6 and 0.8 in the release, 1 in the paper; 0 leaves the term out (Table 4)
-    reduction            "mean" over images, channels and pixels (release) or "l1": the L1 norm of each
-                         class summed over classes (Eq. 5, 7), mean over images
+    reduction            "mean" over images, channels and pixels (release) or "l1": the distance of each class, a mean
+                         over pixels, summed over classes (Eq. 5, 7), mean over images
     normalise_prototype  divide M_P by its maximum per image and class first (release)
     cls_half             average L_cls over both scales (release) or take scale 1 alone (Eq. 1)
     """
@@ -86,4 +86,4 @@ class MSDWLoss(nn.Module):
         return self.reduce(((down - half_cam)[:, 1:] * present).abs() * self.channel_weight_w)
 
     def reduce(self, distance: torch.Tensor) -> torch.Tensor:
-        return distance.mean() if self.reduction == "mean" else distance.sum((1, 2, 3)).mean()
+        return distance.mean() if self.reduction == "mean" else distance.mean((0, 2, 3)).sum()

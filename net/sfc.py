@@ -56,10 +56,12 @@ class SFCNet(nn.Module):
     seed_mode        "argmax" (release) or "threshold" (Eq. 3)
     seed_background  argmax mode: factor of the background channel
     seed_threshold   threshold mode: activation above which a pixel is a seed
+    background_after_pcm  the background channel of M_W is 1 - max over the other channels of M_W (Eq. 2 to the letter);
+                     False: PCM refines the background of the coarse CAM as it does the other channels (release)
     """
 
     def __init__(self, backbone: Backbone, num_classes: int, pcm_steps: int = 2, seed_mode: str = "argmax",
-                 seed_background: float = 0.3, seed_threshold: float = 0.3):
+                 seed_background: float = 0.3, seed_threshold: float = 0.3, background_after_pcm: bool = False):
         super().__init__()
         self.backbone = backbone
         self.num_classes = num_classes
@@ -67,6 +69,7 @@ class SFCNet(nn.Module):
         self.seed_mode = seed_mode
         self.seed_background = seed_background
         self.seed_threshold = seed_threshold
+        self.background_after_pcm = background_after_pcm
         top = backbone.widths[3]
         self.classifier = nn.Conv2d(top, num_classes, 1, bias=False)
         self.pcm_feature = nn.Conv2d(3 + top, top, 1, bias=False)
@@ -121,6 +124,9 @@ class SFCNet(nn.Module):
         """M_W by PCM (Eq. 2) and M_P by the prototypes of its seeds (Eq. 3, 4); all on one grid (h, w)."""
         pcm_feature = self.pcm_feature(torch.cat([image, top_feature], dim=1))
         weight_cam = pixel_correlation(coarse_cam, pcm_feature, self.pcm_steps)
+        if self.background_after_pcm:
+            foreground = weight_cam[:, 1:]
+            weight_cam = torch.cat([1 - foreground.amax(1, keepdim=True), foreground], dim=1)
         return weight_cam, cosine_cam(side_features, masked_average(side_features, self.seeds(weight_cam, valid)))
 
     def seeds(self, weight_cam, valid):

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Callable
 
-from parity import irn, labels, optimizer, samples, segmentation, sfc
+from parity import irn, labels, mutations, optimizer, samples, segmentation, sfc
 from parity.report import Report
 from parity.vectors import Vectors
 
@@ -39,9 +39,9 @@ CHECKERS: dict[str, Checker] = {
 }
 
 
-def find_checker(path: Path) -> Checker | None:
-    prefixes = [prefix for prefix in CHECKERS if path.name.startswith(prefix)]
-    return CHECKERS[max(prefixes, key=len)] if prefixes else None
+def kind_of(path: Path) -> str | None:
+    """The key of CHECKERS that a file belongs to."""
+    return max((prefix for prefix in CHECKERS if path.name.startswith(prefix)), key=len, default=None)
 
 
 def check_file(path: Path, report: Report) -> None:
@@ -50,7 +50,7 @@ def check_file(path: Path, report: Report) -> None:
     with report.attempt(path.stem):
         vectors = Vectors(path)
         try:
-            find_checker(path)(vectors, report)
+            CHECKERS[kind_of(path)](vectors, report)
         finally:
             for name, reason in vectors.ignored.items():
                 report.say(f"  {name:<32} not compared: {reason}")
@@ -66,7 +66,7 @@ def files_of(folders: list[Path]) -> list[Path]:
             print(f"{folder}: no such folder", file=sys.stderr)
             sys.exit(2)
     files = [path for folder in folders for path in sorted(folder.glob("*.npz"))]
-    known = [path for path in files if find_checker(path)]
+    known = [path for path in files if kind_of(path)]
     for path in files:
         if path not in known:
             print(f"{path}: no checker for these vectors, skipped", file=sys.stderr)
@@ -76,10 +76,21 @@ def files_of(folders: list[Path]) -> list[Path]:
     return known
 
 
+def files_by_kind(files: list[Path]) -> dict[str, list[Path]]:
+    """Key of CHECKERS -> its files."""
+    return {kind: [path for path in files if kind_of(path) == kind] for kind in CHECKERS}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", metavar="DIR", type=Path, nargs="+", help="folder with reference vectors (*.npz)")
-    files = files_of(parser.parse_args().folders)
+    parser.add_argument("--mutations", action="store_true",
+                        help="put small wrongs into the program, one at a time, and list the rows that notice each; exit "
+                             "status 1 if one goes unnoticed")
+    args = parser.parse_args()
+    files = files_of(args.folders)
+    if args.mutations:
+        return mutations.main(files_by_kind(files))
     report = Report()
     for path in files:
         check_file(path, report)

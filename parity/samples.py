@@ -116,12 +116,16 @@ def image_numbers(images: torch.Tensor) -> np.ndarray:
 
 def check_irn_labels(vectors: Vectors, report: Report) -> None:
     """Crops and pixel pairs that IRN trains on, and the edges of a large image."""
+    check_irn_crops(vectors, report)
+    check_inference(seeded_irn().eval(), vectors, report)
+
+
+def check_irn_crops(vectors: Vectors, report: Report) -> None:
     path_index = PathIndex(vectors.number("radius"))
     report.equal("search_dst", path_index.destinations, vectors["search_dst"])
     for case in vectors.cases("ir_label"):
         with report.attempt(f"{case}label"):
             check_irn_crop(case, path_index, vectors, report)
-    check_inference(seeded_irn().eval(), vectors, report)
 
 
 def check_irn_crop(case: str, path_index: PathIndex, vectors: Vectors, report: Report) -> None:

@@ -20,17 +20,21 @@ TRACE_STEPS, TRACE_DECAY, TRACE_CLIP = 10, 1e-4, 1.0
 
 def check_sfc_step(vectors: Vectors, report: Report) -> None:
     """sfc_train and sfc_seeds: one training step, and where the file has a trace, three steps of the optimiser."""
+    check_first_step(vectors, report)
+    if "trace" in vectors:
+        check_sfc_trace(vectors, report)
+
+
+def network_and_loss(vectors: Vectors) -> tuple[SFCNet, MSDWLoss]:
+    """The network of a file and its loss, with the released coefficients of the file's class counts."""
     counts = vectors.tensor("class_counts")
     dc = distribution_coefficient(counts, bank_samples(*BANK, len(counts)))
-    report.close("dc", dc, vectors["dc"])
-    criterion = MSDWLoss(dc, dc)
-    net = sfc_of(vectors, len(counts))
-    check_outputs(net, criterion, vectors, report)
-    if "trace" in vectors:
-        check_trace(sfc_of(vectors, len(counts)), criterion, vectors, report)
+    return sfc_of(vectors, len(counts)), MSDWLoss(dc, dc)
 
 
-def check_outputs(net: SFCNet, criterion: MSDWLoss, vectors: Vectors, report: Report) -> None:
+def check_first_step(vectors: Vectors, report: Report) -> None:
+    net, criterion = network_and_loss(vectors)
+    report.close("dc", criterion.channel_weight_p.flatten()[1:], vectors["dc"])
     image, box, label = (vectors.tensor(name) for name in ("image", "valid_box", "label"))
     outputs = dict(zip(("full", "half"), net.forward_scales(image, box, label)))
     for (scale, output), stride in zip(outputs.items(), (net.backbone.stride, 2 * net.backbone.stride)):
@@ -65,8 +69,9 @@ def check_gradients(net: SFCNet, vectors: Vectors, report: Report) -> None:
         report.close("grad_f9_image", gradient, vectors["grad_f9_image"], absolute=1e-10)
 
 
-def check_trace(net: SFCNet, criterion: MSDWLoss, vectors: Vectors, report: Report) -> None:
+def check_sfc_trace(vectors: Vectors, report: Report) -> None:
     """Three steps of the training loop: learning rates 0.1 and 1, poly schedule, gradients clipped."""
+    net, criterion = network_and_loss(vectors)
     optimizer, scheduler = engine.poly_sgd(net.parameter_groups(), TRACE_STEPS, TRACE_DECAY, TRACE_DECAY)
 
     def loss(batch, _):

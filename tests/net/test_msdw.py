@@ -54,7 +54,8 @@ def test_losses_against_loops():
     paper = MSDWLoss(dc_p, dc_w, weight_p=1, weight_w=1, reduction="l1", normalise_prototype=False)(full, half, label)
     distance = (full.weight_cam - full.prototype_cam).abs()
     by_class = sum(weight * distance[:, c].sum() for c, weight in enumerate([1.0, *dc_p.tolist()]))
-    assert paper.dw_p.item() == pytest.approx(by_class.item() / 2, rel=1e-5)
+    assert paper.dw_p.item() == pytest.approx(by_class.item() / (2 * 4 * 6), rel=1e-5)       # images, rows, columns
+    assert paper.dw_w.item() == pytest.approx(total.item() / (2 * 2 * 3), rel=1e-5)
 
 
 @pytest.mark.parametrize("change, moved", [
@@ -69,8 +70,10 @@ def test_every_switch_moves_the_term_it_names(change, moved):
     assert {name for name in ("cls", "dw_p", "dw_w") if getattr(before, name) != getattr(after, name)} == moved
 
 
-def test_l1_norms_on_one_pixel():
-    cam = torch.zeros(1, 2, 1, 1)
+@pytest.mark.parametrize("size", [1, 9])
+def test_l1_distance_of_a_class_is_a_mean_over_pixels(size):
+    """Two channels that are half a unit apart everywhere: 0.5 + 0.5, however large the map."""
+    cam = torch.zeros(1, 2, size, size)
     full = SFCOutput(torch.zeros(1, 1), cam, cam + 0.5, cam)
     losses = MSDWLoss(torch.ones(1), torch.ones(1), weight_p=1, weight_w=1, reduction="l1", normalise_prototype=False)(full, full, torch.ones(1, 1))
     assert losses.dw_p.item() == pytest.approx(1.0) and losses.dw_w.item() == 0

@@ -116,3 +116,18 @@ def test_grids_of_odd_sizes_agree_for_every_backbone():
         with torch.no_grad():
             output = net.infer(torch.randn(1, 3, *size.tolist()), torch.ones(1, 2))
         assert output.weight_cam.shape[2:] == output.prototype_cam.shape[2:] == tuple(-(-size // net.backbone.stride))
+
+
+def test_background_is_taken_before_or_after_pcm():
+    """Eq. 2: 1 - max over the classes of f(.); the release sends 1 - max through f. The classes are the same."""
+    before, after = (SFCNet(build_backbone("mini"), 3, background_after_pcm=value).eval() for value in (False, True))
+    after.load_state_dict(before.state_dict())
+    torch.manual_seed(0)
+    image, box = torch.randn(2, 3, 64, 48), torch.tensor([[0, 64, 0, 48], [8, 40, 0, 48]])
+    label = torch.tensor([[1, 1, 0], [1, 0, 1]])
+    with torch.no_grad():
+        for released, paper in ((net(image, box, label) for net in (before, after)),
+                                (net.infer(image, label) for net in (before, after))):
+            assert torch.equal(released.weight_cam[:, 1:], paper.weight_cam[:, 1:])
+            torch.testing.assert_close(paper.weight_cam[:, 0], 1 - paper.weight_cam[:, 1:].amax(1))
+            assert (released.weight_cam[:, 0] - paper.weight_cam[:, 0]).abs().max() > 0.01

@@ -14,16 +14,17 @@ from runtime.progress import progress
 
 
 def map_images(function: Callable, jobs: Iterable, workers: int, description: str, total: int | None = None,
-               images_of: Callable = lambda job: 1) -> Iterator:
+               images_of: Callable = lambda job: 1, unit: str = "image") -> Iterator:
     """Yield function(job) for each job, in order; jobs are taken from their iterable only as results leave.
 
     function   runs in processes with one thread, or here when workers <= 1
     total      images in all, for the bar; default: those of the list `jobs`
     images_of  images a job stands for: len when jobs are lists of ids
+    unit       what is counted, for the bar
     """
     if total is None:
         total = sum(map(images_of, jobs))
-    with progress(total=total, desc=description, unit="image") as bar:
+    with progress(total=total, desc=description, unit=unit) as bar:
         for job, result in _results(function, jobs, workers):
             yield result
             bar.update(images_of(job))

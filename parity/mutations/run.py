@@ -3,7 +3,8 @@
 import itertools
 import sys
 import time
-from functools import lru_cache
+from contextlib import nullcontext
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -11,6 +12,8 @@ from parity.mutations.patch import Patch, replaced
 from parity.report import Report
 from parity.seeded_weights import seeded_tensor
 from parity.vectors import Vectors
+from runtime.command import default_workers
+from runtime.parallel import map_images
 
 
 class Check(NamedTuple):
@@ -22,9 +25,9 @@ class Check(NamedTuple):
 class Wrong(NamedTuple):
     """One mistake.
 
-    name      what is wrong
-    patch     puts it in
-    checks    the parts of the parity check that it can touch
+    name        what is wrong
+    patch       puts it in
+    checks      the parts of the parity check that it can touch
     unnoticed   why no row can notice it; empty if one must
     """
     name: str
@@ -42,16 +45,25 @@ class Row(NamedTuple):
     def ok(self) -> bool:
         return self.noticed is None or bool(self.noticed) or bool(self.wrong.unnoticed)
 
+    def __str__(self) -> str:
+        if self.noticed is None:
+            said = "not run: no vectors"
+        elif self.noticed:
+            said = f"{len(self.noticed)}: {', '.join(self.noticed[:4])}{', ...' if len(self.noticed) > 4 else ''}"
+        else:
+            said = f"no row, and none can: {self.wrong.unnoticed}" if self.wrong.unnoticed else "NO ROW"
+        return f"{self.wrong.name:<52} {said}"
+
 
 def cached_weights() -> Patch:
-    """Weights are the same for every wrong: they are drawn once. Callers may write into what they get."""
+    """Weights are the same for every wrong: a process draws them once. Callers may write into what they get."""
     def make(original):
         cached = lru_cache(maxsize=None)(original)
         return lambda name, shape: cached(name, shape).copy()
     return replaced(seeded_tensor, make)
 
 
-def run(check: Check, files: list[Path]) -> list[str] | None:
+def failed_rows(check: Check, files: list[Path]) -> list[str] | None:
     """Rows of the check that fail, on every file of its kind; None if there is none."""
     report = Report(show=False)
     for path in files:
@@ -60,46 +72,37 @@ def run(check: Check, files: list[Path]) -> list[str] | None:
     return report.failed if files else None
 
 
-def try_out(wrongs: list[Wrong], files_by_kind: dict[str, list[Path]]) -> list[Row]:
-    """Run every wrong; prints as it goes. Ends the command if a check fails without any."""
+def rows_that_notice(wrongs: list[Wrong], files_by_kind: dict[str, list[Path]], number: int) -> list[str] | None:
+    """Rows that fail with the wrong of this number; None if there are no vectors for it."""
+    wrong = wrongs[number]
+    with wrong.patch():
+        failed = [failed_rows(check, files_by_kind.get(check.file, [])) for check in wrong.checks]
+    return None if all(names is None for names in failed) else [name for names in failed for name in names or []]
+
+
+def try_all(wrongs: list[Wrong], files_by_kind: dict[str, list[Path]], workers: int = 1) -> list[Row]:
+    """Run every wrong, and print a line for each as it comes. Ends the command if a check fails without any."""
+    checks = dict.fromkeys(itertools.chain.from_iterable(wrong.checks for wrong in wrongs))
+    jobs = [*(Wrong(check.file, nullcontext, (check,)) for check in checks), *wrongs]
     rows = []
     with cached_weights()():
-        for check in dict.fromkeys(itertools.chain.from_iterable(wrong.checks for wrong in wrongs)):
-            failed = run(check, files_by_kind.get(check.file, []))
-            if failed:
-                print(f"{check.file}: {', '.join(failed)} fail without any mistake; mend that first", file=sys.stderr)
+        run = partial(rows_that_notice, jobs, files_by_kind)
+        for wrong, noticed in zip(jobs, map_images(run, range(len(jobs)), workers, "mutations", unit="wrong")):
+            if len(rows) < len(checks) and noticed:
+                print(f"{wrong.name}: {', '.join(noticed)} fail without any mistake; mend that first", file=sys.stderr)
                 sys.exit(1)
-        for wrong in wrongs:
-            rows.append(notice(wrong, files_by_kind))
-            print(line_of(rows[-1]), flush=True)
-    return rows
+            rows.append(Row(wrong, noticed))
+            if len(rows) > len(checks):
+                print(rows[-1], flush=True)
+    return rows[len(checks):]
 
 
-def notice(wrong: Wrong, files_by_kind: dict[str, list[Path]]) -> Row:
-    with wrong.patch():
-        failed = [run(check, files_by_kind.get(check.file, [])) for check in wrong.checks]
-    if all(names is None for names in failed):
-        return Row(wrong, None)
-    return Row(wrong, [name for names in failed for name in names or []])
-
-
-def line_of(row: Row) -> str:
-    if row.noticed is None:
-        said = "not run: no vectors"
-    elif row.noticed:
-        said = f"{len(row.noticed)}: {', '.join(row.noticed[:4])}{', ...' if len(row.noticed) > 4 else ''}"
-    else:
-        said = f"no row, and none can: {row.wrong.unnoticed}" if row.wrong.unnoticed else "NO ROW"
-    return f"{row.wrong.name:<52} {said}"
-
-
-def try_all(wrongs: list[Wrong], files_by_kind: dict[str, list[Path]]) -> int:
+def print_table(wrongs: list[Wrong], files_by_kind: dict[str, list[Path]]) -> int:
     """Print the table; 0 if every wrong is noticed or explained."""
     start = time.perf_counter()
     print(f"{'wrong':<52} rows that noticed")
-    rows = try_out(wrongs, files_by_kind)
-    unnoticed = [row.wrong.name for row in rows if not row.ok]
-    noticed = sum(bool(row.noticed) for row in rows)
-    print(f"{len(rows)} wrongs, {noticed} noticed, {len(unnoticed)} unnoticed without a reason, "
-          f"{time.perf_counter() - start:.0f} s")
+    rows = try_all(wrongs, files_by_kind, default_workers())
+    unnoticed = [row for row in rows if not row.ok]
+    print(f"{len(rows)} wrongs, {sum(bool(row.noticed) for row in rows)} noticed, {len(unnoticed)} unnoticed without a "
+          f"reason, {time.perf_counter() - start:.0f} s")
     return 1 if unnoticed else 0

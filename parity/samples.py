@@ -73,7 +73,7 @@ def check_crop(case: str, vectors: Vectors, report: Report) -> None:
     resized = random_resize_long(image, long_side, long_side, Replay([long_side]))
     report.equal(f"{case}resized_size", resized.shape[:2], vectors[f"{case}resized_size"])
 
-    loader = TrainCrops([], np.empty(0), None, size, (long_side, long_side), True, seed=0)
+    loader = TrainCrops([], np.empty(0), None, crop=size, resize_long=(long_side, long_side), flip=True, seed=0)
     pixels, box = loader.augment(image, Replay([long_side, *numbers(vectors, case, PLACEMENT)], flip=flip))
     report.equal(f"{case}box", box, vectors[f"{case}box"])
     close_crop(f"{case}crop", pixels, box, vectors, report)
@@ -130,7 +130,7 @@ def check_irn_crops(vectors: Vectors, report: Report) -> None:
 
 def check_irn_crop(case: str, path_index: PathIndex, vectors: Vectors, report: Report) -> None:
     size, scale, flip = vectors.number("crop_size"), *numbers(vectors, case, ("scale", "flip"))
-    loader = LabelledCrops([], None, None, 0, size, (scale, scale), True, seed=0)
+    loader = LabelledCrops([], None, None, num_classes=0, crop=size, scale=(scale, scale), flip=True, seed=0)
     draws = Replay(numbers(vectors, case, PLACEMENT), scale, flip)
     pixels, box, label = loader.augment(vectors[f"{case}image"], vectors[f"{case}ir_label"], draws)
     report.equal(f"{case}box", box, vectors[f"{case}box"])
@@ -151,7 +151,8 @@ def check_port_crops(vectors: Vectors, report: Report) -> None:
     for case in cases:
         with report.attempt(f"{case}_crop"):
             scale, flip, size = numbers(vectors, case, ("_scale", "_flip", "_crop_size"))
-            loader = DeepLabCrops([], None, None, 0, size, (scale,), True, seed=0, one_of_scales=True)
+            loader = DeepLabCrops([], None, None, num_classes=0, crop=size, scale=(scale,), flip=True, seed=0,
+                                  one_of_scales=True)
             draws = Replay(vectors[f"{case}_start"].tolist(), scale, flip)
             pixels, box, label = loader.augment(vectors[f"{case}_image"], vectors[f"{case}_label"], draws)
             design = Design("deeplabv2_resnet101", num_classes=0, normalisation="bgr")

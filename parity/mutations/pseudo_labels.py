@@ -64,37 +64,48 @@ def exchanged(original):
     return update
 
 
+def plus(step: float):
+    """Settings come from the files, so a wrong one is a step away from the right one."""
+    return lambda value: value + step
+
+
+def times(factor: float):
+    return lambda value: value * factor
+
+
+def with_walk(function, **changes):
+    return changed(function, walk=lambda walk: walk._replace(**{k: change(getattr(walk, k)) for k, change in changes.items()}))
+
+
 CRF = [
-    *(Wrong(f"label-CRF: {n} iterations", changed(mean_field, iterations=n), (IR_LABELS,)) for n in (10, 11, 13)),
-    *(Wrong(f"label-CRF: gt_prob {p}", changed(crf_inference_label, gt_prob=p), (IR_LABELS,)) for p in (0.6, 0.8)),
-    *(Wrong(f"label-CRF: {name} {value:g}", changed(mean_field, **{name: value}), (IR_LABELS,)) for name, value in (
-        ("gaussian_sxy", 2.0), ("gaussian_compat", 2.0), ("bilateral_sxy", 80.0), ("bilateral_srgb", 13.0),
-        ("bilateral_compat", 8.0))),
+    *(Wrong(f"label-CRF: {n:+d} iterations", changed(mean_field, iterations=plus(n)), (IR_LABELS,)) for n in (-2, -1, 1)),
+    *(Wrong(f"label-CRF: gt_prob {step:+}", changed(crf_inference_label, gt_prob=plus(step)), (IR_LABELS,))
+      for step in (-0.1, 0.1)),
+    *(Wrong(f"label-CRF: {name} x {factor:.2g}", changed(mean_field, **{name: times(factor)}), (IR_LABELS,)) for name, factor in (
+        ("gaussian_sxy", 2 / 3), ("gaussian_compat", 2 / 3), ("bilateral_sxy", 1.6), ("bilateral_srgb", 2.6),
+        ("bilateral_compat", 0.8))),
     Wrong("label-CRF left out", replaced(crf_inference_label, lambda _: lambda image, labels, *a, **k: labels), (IR_LABELS,)),
     Wrong("second label-CRF left out", then(label_pair, lambda pair: (pair[0], pair[0])), (IR_LABELS,)),
-    *(Wrong(f"IR label: background x {factor:g}", changed(seed_pair, background_scale=factor), (IR_LABELS,))
-      for factor in (1.0, 0.4, 0.6)),
-    *(Wrong(f"IR label: M_W + {weight:g} M_P", changed(final_cam, prototype_weight=weight), (IR_LABELS,))
-      for weight in (0.3, 1.0)),
+    Wrong("IR label: background not scaled", changed(seed_pair, background_scale=1.0), (IR_LABELS,)),
+    *(Wrong(f"IR label: scale of the background {step:+}", changed(seed_pair, background_scale=plus(step)), (IR_LABELS,))
+      for step in (-0.1, 0.1)),
+    *(Wrong(f"IR label: weight of M_P {step:+}", changed(final_cam, prototype_weight=plus(step)), (IR_LABELS,))
+      for step in (-0.4, 0.3)),
 ]
-
-
-def with_walk(function, **values):
-    return changed(function, walk=lambda walk: walk._replace(**values))
-
 
 WALKS = [
     Wrong("pseudo mask: first walk not divided", replaced(over_maximum, undivided(0)), (MASKS,)),
     Wrong("pseudo mask: second walk not divided", replaced(over_maximum, undivided(1)), (MASKS,)),
     Wrong("pseudo mask: second walk left out", changed(walk_scores, maps=lambda maps: maps[:1]), (MASKS,)),
-    *(Wrong(f"pseudo mask: M_W + {weight:g} M_P", changed(final_cam, prototype_weight=weight), (MASKS,))
-      for weight in (0.0, 0.7)),
-    Wrong("pseudo mask: powers 1", with_walk(walk_starts, power=1.0, all_power=1.0), (MASKS,)),
-    Wrong("pseudo mask: second power 1.3", with_walk(walk_starts, all_power=1.3), (MASKS,)),
-    *(Wrong(f"pseudo mask: background {value}", with_walk(walk_scores, background=value), (MASKS,)) for value in (0.2, 0.3)),
-    Wrong("pseudo mask: beta 8", with_walk(walk_along_edges, beta=8.0), (MASKS,)),
-    Wrong("pseudo mask: 2^7 steps", with_walk(walk_along_edges, exp_times=7), (MASKS,)),
-    *(Wrong(f"pseudo mask: radius {n}", with_walk(walk_along_edges, radius=n), (MASKS,)) for n in (4, 6)),
+    *(Wrong(f"pseudo mask: weight of M_P {step:+}", changed(final_cam, prototype_weight=plus(step)), (MASKS,))
+      for step in (-0.3, 0.4)),
+    Wrong("pseudo mask: powers 1", with_walk(walk_starts, power=lambda _: 1.0, all_power=lambda _: 1.0), (MASKS,)),
+    Wrong("pseudo mask: second power as the first", with_walk(walk_starts, all_power=lambda power: power ** 0.5), (MASKS,)),
+    *(Wrong(f"pseudo mask: background {step:+}", with_walk(walk_scores, background=plus(step)), (MASKS,))
+      for step in (-0.05, 0.05)),
+    Wrong("pseudo mask: beta -2", with_walk(walk_along_edges, beta=plus(-2)), (MASKS,)),
+    Wrong("pseudo mask: half of the steps", with_walk(walk_along_edges, exp_times=plus(-1)), (MASKS,)),
+    *(Wrong(f"pseudo mask: radius {n:+d}", with_walk(walk_along_edges, radius=plus(n)), (MASKS,)) for n in (-1, 1)),
     Wrong("pseudo mask: up-sampled with corners aligned", corners(pseudo_mask, lambda o: "scale_factor" in o), (MASKS,)),
     Wrong("pseudo mask: edge grid with corners aligned", corners(pseudo_mask, lambda o: "scale_factor" not in o), (MASKS,)),
     Wrong("walk: radius 4", changed(propagate, radius=4), (WALK,)),

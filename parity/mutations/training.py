@@ -12,6 +12,7 @@ from data.transforms import cut, cut_size, normalise, rescale, resize, resize_fl
 from frame import engine
 from net.deeplabv2 import DeepLabV2, MultiScale, class_probabilities, multi_scale_loss
 from parity.mutations.patch import changed, corners, replaced, then
+from parity.mutations.pseudo_labels import plus, times
 from parity.mutations.run import Check, Wrong
 from parity.optimizer import check_optimizer
 from parity.samples import check_augment, check_image_bank, check_irn_crops, check_port_crops
@@ -147,9 +148,10 @@ SAMPLES = [
 
 OPTIMISER = [
     *(Wrong(f"SGD: momentum {value:g}", changed(engine.poly_sgd, momentum=value), (OPTIMIZER,)) for value in (0.0, 0.9)),
-    *(Wrong(f"SGD: weight decay {value:g}", changed(engine.poly_sgd, weight_decay=value), (OPTIMIZER,))
-      for value in (0.0, 5e-4)),
-    *(Wrong(f"SGD: poly power {value:g}", changed(engine.poly_sgd, power=value), (OPTIMIZER,)) for value in (1.0, 0.0)),
+    *(Wrong(f"SGD: weight decay x {factor}", changed(engine.poly_sgd, weight_decay=times(factor)), (OPTIMIZER,))
+      for factor in (0, 5)),
+    Wrong("SGD: linear schedule", changed(engine.poly_sgd, power=1.0), (OPTIMIZER,)),
+    Wrong("SGD: no schedule", changed(engine.poly_sgd, power=0.0), (OPTIMIZER,)),
     Wrong("SGD: rates of the groups exchanged", changed(engine.poly_sgd, groups=exchanged_rates), (OPTIMIZER,)),
     Wrong("SGD: schedule a step ahead", then(engine.poly_sgd, one_step_ahead), (OPTIMIZER,)),
     Wrong("gradients not clipped", changed(engine.train_step, training=unclipped), (TRACE,)),
@@ -170,9 +172,9 @@ SEGMENTATION = [
     Wrong("DeepLabV2's CRF: true image", replaced(wrapped_bgr, lambda _: lambda image: image), (PORT_CRF,)),
     Wrong("DeepLabV2's CRF: image clipped", replaced(wrapped_bgr, clipped_bgr), (PORT_CRF,)),
     Wrong("DeepLabV2's CRF: logits with corners aligned", changed(class_probabilities, align_corners=True), (PORT_CRF,)),
-    *(Wrong(f"DeepLabV2's CRF: {name} {value:g}", changed(mean_field, **{name: value}), (PORT_CRF,)) for name, value in (
-        ("iterations", 9), ("gaussian_compat", 5.0), ("bilateral_sxy", 80.0), ("bilateral_srgb", 4.0),
-        ("bilateral_compat", 6.0))),
+    Wrong("DeepLabV2's CRF: an iteration less", changed(mean_field, iterations=plus(-1)), (PORT_CRF,)),
+    *(Wrong(f"DeepLabV2's CRF: {name} x {factor:.2g}", changed(mean_field, **{name: times(factor)}), (PORT_CRF,))
+      for name, factor in (("gaussian_compat", 1.7), ("bilateral_sxy", 1.2), ("bilateral_srgb", 4 / 3), ("bilateral_compat", 1.5))),
 ]
 
 WRONGS = SAMPLES + OPTIMISER + SEGMENTATION

@@ -85,8 +85,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", metavar="DIR", type=Path, nargs="+", help="folder with reference vectors (*.npz)")
     parser.add_argument("--mutations", action="store_true",
-                        help="put small wrongs into the program, one at a time, and list the rows that notice each; exit "
-                             "status 1 if one goes unnoticed")
+                        help="put small wrongs into the program, one at a time, and list the rows that notice each; "
+                             "exit status 1 if one goes unnoticed")
     args = parser.parse_args()
     files = files_of(args.folders)
     if args.mutations:

@@ -4,7 +4,6 @@ import re
 
 import numpy as np
 
-from data.transforms import normalise
 from net.irn import IRN, PathIndex, affinity_labels, downsample_label, irn_loss
 from parity.networks import seeded_irn
 from parity.report import Report
@@ -51,8 +50,7 @@ def check_training(net: IRN, path_index: PathIndex, vectors: Vectors, report: Re
 
 
 def check_inference(net: IRN, vectors: Vectors, report: Report) -> None:
-    image = vectors.tensor("infer_image").permute(2, 0, 1)[None]
-    image = normalise(image, net.backbone.mean, net.backbone.std)[0]
+    image = net.backbone.prepare(vectors.tensor("infer_image").permute(2, 0, 1)[None])[0]
     report.close("infer_edge", net.predict_edge(image), vectors["infer_edge"])
     report.close("infer_displacement", net.predict_displacement(image), vectors["infer_displacement"])
 

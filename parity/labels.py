@@ -4,10 +4,10 @@ import re
 
 import torch
 
-from data.cam_store import final_cam
 from parity.report import Report
 from parity.vectors import Vectors
-from refine.crf import ir_label, label_pair, seed_pair
+from refine.crf import CRF, ir_label, label_pair, seed_pair
+from refine.fusion import final_cam
 from refine.metrics import ConfusionMatrix
 from refine.pseudo_mask import (
     Walk,
@@ -20,33 +20,31 @@ from refine.pseudo_mask import (
     walk_starts,
 )
 
-LABEL_CRF = ("iterations", "gt_prob", "gaussian_sxy", "gaussian_compat", "bilateral_sxy", "bilateral_srgb",
-             "bilateral_compat")
-IRN_ITERATIONS = 10                     # of crf_ir_label, whose file does not hold them
+IRN_CRF = CRF(iterations=10)            # of crf_ir_label, whose file does not hold it
 NOISY_AGREEMENT = 0.9999                # of ir_label_noisy
 
 
 def check_crf_ir_label(vectors: Vectors, report: Report) -> None:
     for scene in vectors.cases("cams"):
         image, cams, keys = (vectors[scene + part] for part in ("image", "cams", "keys"))
-        strict, loose = label_pair(image, cams, iterations=IRN_ITERATIONS)
+        strict, loose = label_pair(image, cams, crf=IRN_CRF)
         report.agree(f"{scene}fg", keys[strict], vectors[f"{scene}fg"])
         report.agree(f"{scene}bg", keys[loose], vectors[f"{scene}bg"])
-        report.agree(f"{scene}ir_label", ir_label(image, cams, keys, iterations=IRN_ITERATIONS), vectors[f"{scene}ir_label"])
+        report.agree(f"{scene}ir_label", ir_label(image, cams, keys, crf=IRN_CRF), vectors[f"{scene}ir_label"])
         vectors.ignore(f"{scene}gt", "the truth of the scene, which the labels do not depend on")
 
 
 def check_ir_label_noisy(vectors: Vectors, report: Report) -> None:
-    crf = {name: vectors.number(name) for name in LABEL_CRF}
+    crf = CRF(*(vectors.number(name) for name in CRF._fields))
     background = vectors.number("background_scale")
     for scene in vectors.cases("IS_CAM1"):
         image, keys = vectors[f"{scene}image"], vectors[f"{scene}keys"]
         cam = released_final_cam(vectors, scene).numpy()
         for name, seeds in zip(("fg_seeds", "bg_seeds"), seed_pair(cam, background)):
             report.equal(scene + name, keys[seeds], vectors[scene + name])
-        for name, labels in zip(("fg", "bg"), label_pair(image, cam, background, **crf)):
+        for name, labels in zip(("fg", "bg"), label_pair(image, cam, background, crf)):
             report.agree(scene + name, keys[labels], vectors[scene + name], NOISY_AGREEMENT)
-        label = ir_label(image, cam, keys, background, **crf)
+        label = ir_label(image, cam, keys, background, crf)
         report.agree(f"{scene}ir_label", label, vectors[f"{scene}ir_label"], NOISY_AGREEMENT)
 
 

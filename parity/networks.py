@@ -28,9 +28,7 @@ def seeded(build: Callable[[], nn.Module], authors_name: Callable[[str], str], t
     authors_name  our state-dict name -> the authors'
     tensor        (authors' name, shape) -> array, of parity.seeded_weights
     """
-    with torch.device("meta"):                                           # nothing to initialise
-        module = build()
-    module.to_empty(device="cpu")
+    module = build()
     for name, entry in module.state_dict().items():
         entry.copy_(torch.from_numpy(tensor(authors_name(name), tuple(entry.shape))))
     return module

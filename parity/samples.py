@@ -8,15 +8,15 @@ import torch
 
 from data.image_bank import ImageBank
 from data.loader import DeepLabCrops, LabelledCrops, TrainCrops
-from data.transforms import normalise, random_resize_long, zero_outside
-from frame.segmentation_network import Design, normalised
+from data.transforms import random_resize_long
+from net.inputs import ImageInput
 from net.irn import PathIndex, affinity_labels, downsample_label
-from net.resnet import IMAGENET_MEAN, IMAGENET_STD
 from net.sfc import valid_mask
 from parity.irn import check_inference
 from parity.networks import seeded_irn
 from parity.report import Report
 from parity.vectors import Vectors
+from segmentation.network import Design, image_input
 
 CROP = 1e-6                             # allowed on normalised crops, absolute and relative
 PORT_CROP = 1e-3                        # on crops of deeplab-pytorch, of 255
@@ -83,7 +83,7 @@ def check_crop(case: str, vectors: Vectors, report: Report) -> None:
 
 def close_crop(name: str, pixels: torch.Tensor, box: torch.Tensor, vectors: Vectors, report: Report) -> None:
     """Compare a crop as the network sees it, normalised and 0 outside of its box."""
-    crop = zero_outside(normalise(pixels[None], IMAGENET_MEAN, IMAGENET_STD), box[None])[0]
+    crop = ImageInput()(pixels[None], box[None])[0]
     report.close(name, crop, vectors[name], absolute=CROP, relative=CROP)
 
 
@@ -147,6 +147,7 @@ def check_irn_crop(case: str, path_index: PathIndex, vectors: Vectors, report: R
 def check_port_crops(vectors: Vectors, report: Report) -> None:
     """Crops of deeplab-pytorch, cases `aug{i}` of deeplab_steps."""
     cases = vectors.cases("_crop_label")
+    prepare = image_input(Design("deeplabv2_resnet101", num_classes=0, normalisation="bgr"))
     report.equal("augs", len(cases), vectors["augs"])
     for case in cases:
         with report.attempt(f"{case}_crop"):
@@ -155,7 +156,6 @@ def check_port_crops(vectors: Vectors, report: Report) -> None:
                                   one_of_scales=True)
             draws = Replay(vectors[f"{case}_start"].tolist(), scale, flip)
             pixels, box, label = loader.augment(vectors[f"{case}_image"], vectors[f"{case}_label"], draws)
-            design = Design("deeplabv2_resnet101", num_classes=0, normalisation="bgr")
-            crop = zero_outside(normalised(pixels[None], design), box[None])[0]
+            crop = prepare(pixels[None], box[None])[0]
             report.close(f"{case}_crop", crop, vectors[f"{case}_crop"], absolute=PORT_CROP, relative=0)
             report.equal(f"{case}_crop_label", label, vectors[f"{case}_crop_label"])

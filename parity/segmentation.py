@@ -8,15 +8,15 @@ import torch
 from data.transforms import wrapped_bgr
 from frame import engine
 from net.deeplabv2 import MultiScale, class_probabilities, multi_scale_loss, pixel_cross_entropy
+from net.inputs import CAFFE_BGR_MEAN
 from parity.networks import close_logits, port_name, seeded_deeplabv1, seeded_deeplabv2
 from parity.report import Report
 from parity.samples import check_port_crops
 from parity.seeded_weights import deeplab_tensor
 from parity.vectors import Vectors
-from refine.crf import crf_inference_probs
+from refine.crf import CRF, crf_inference_probs
 
 CHANGE = 1e-7                           # allowed on changes of parameters, beside the relative tolerance
-CRF = ("iterations", "gaussian_sxy", "gaussian_compat", "bilateral_sxy", "bilateral_srgb", "bilateral_compat")
 
 
 def check_deeplabv2(vectors: Vectors, report: Report) -> None:
@@ -59,7 +59,8 @@ def check_steps(vectors: Vectors, report: Report) -> None:
     net = seeded_deeplabv2(num_classes, deeplab_tensor, blocks=blocks).train()
     base_lr, decay, momentum, power, iter_max, every = (
         vectors.number(name) for name in ("base_lr", "weight_decay", "momentum", "power", "iter_max", "lr_every"))
-    optimizer, scheduler = engine.poly_sgd(net.base.parameter_groups(base_lr, decay), iter_max, momentum, decay, power, every)
+    groups = net.base.parameter_groups(base_lr, decay)
+    optimizer, scheduler = engine.poly_sgd(groups, iter_max, momentum, decay, power, every)
     names = {port_name(name): p for name, p in net.base.named_parameters()}
     check_groups(optimizer, names, vectors, report)
 
@@ -101,7 +102,7 @@ def check_changes(changes: list[dict[str, np.ndarray]], vectors: Vectors, report
         short = name.removeprefix("step_delta_")
         entry = {"stem": "base.layer1.conv1.conv.weight"}.get(short, f"base.{short.replace('_', '.')}")
         entry = entry if entry in changes[0] else f"{entry}.weight"
-        part = tuple(slice(length) for length in expected.shape[1:])             # files hold the first kernels or inputs
+        part = tuple(slice(length) for length in expected.shape[1:])            # the file has the first kernels or inputs
         report.close(name, [change[entry][part] for change in changes], expected, CHANGE)
 
 
@@ -113,16 +114,16 @@ def whole_changes(vectors: Vectors) -> Iterator[tuple[str, np.ndarray]]:
 
 def check_crf(vectors: Vectors, report: Report) -> None:
     """What the port's CRF command makes of logits."""
-    settings = {name: vectors.number(f"crf_{name}") for name in CRF}
+    crf = CRF(**{name: vectors.number(f"crf_{name}") for name in CRF._fields if f"crf_{name}" in vectors})
     cases = vectors.cases("_image_cast")
     report.equal("crf_images", len(cases), vectors["crf_images"])
     for case in cases:
         image, logits = vectors[f"{case}_image"], vectors.tensor(f"{case}_logits")
         probabilities = class_probabilities(logits[None], image.shape[:2])[0].numpy()
         report.agree(f"{case}_before", probabilities.argmax(0), vectors[f"{case}_before"])
-        seen = wrapped_bgr(image)
+        seen = wrapped_bgr(image, CAFFE_BGR_MEAN)
         report.equal(f"{case}_image_cast", seen, vectors[f"{case}_image_cast"])
-        report.agree(f"{case}_label", crf_inference_probs(seen, probabilities, **settings).argmax(0), vectors[f"{case}_label"])
+        report.agree(f"{case}_label", crf_inference_probs(seen, probabilities, crf).argmax(0), vectors[f"{case}_label"])
 
 
 def check_resnet38(vectors: Vectors, report: Report) -> None:

@@ -4,14 +4,15 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from data.cam_store import full_size_cams, fuse_scales, present_maps
-from data.transforms import normalise, rescale
+from data.cam_store import present_maps
+from data.transforms import rescale
 from frame import engine
 from net.msdw import MSDWLoss, bank_samples, distribution_coefficient
 from net.sfc import SFCNet, SFCOutput, valid_mask, with_background
 from parity.networks import sfc_authors_name, sfc_of
 from parity.report import Report
 from parity.vectors import Vectors
+from refine.fusion import full_size_cams, fuse_scales
 
 # Settings of the vectors that the files do not hold: N_IBR, C_IBR and N_iter of the release, and those of the trace.
 BANK = 4, 3, 660
@@ -43,7 +44,8 @@ def check_first_step(vectors: Vectors, report: Report) -> None:
         if f"{scale}_seeds" in vectors:
             valid = valid_mask(box, label, output.weight_cam.shape[2:], stride)
             report.equal(f"{scale}_seeds", net.seeds(output.weight_cam, valid), vectors[f"{scale}_seeds"])
-        report.close(f"loss_cls_{scale}", F.multilabel_soft_margin_loss(output.score, label), vectors[f"loss_cls_{scale}"])
+        loss_cls = F.multilabel_soft_margin_loss(output.score, label)
+        report.close(f"loss_cls_{scale}", loss_cls, vectors[f"loss_cls_{scale}"])
     losses = criterion(outputs["full"], outputs["half"], label)
     for ours, theirs in (("cls", "loss_cls"), ("dw_p", "loss_dw_p"), ("dw_w", "loss_dw_w"), ("total", "loss_total")):
         report.close(theirs, getattr(losses, ours), vectors[theirs], absolute=0)
@@ -60,7 +62,8 @@ def check_maps(prefix: str, output: SFCOutput, vectors: Vectors, report: Report)
 def check_gradients(net: SFCNet, vectors: Vectors, report: Report) -> None:
     """Gradients are small numbers: the relative tolerance has to hold nearly alone."""
     parameters = {sfc_authors_name(name): parameter for name, parameter in net.named_parameters()}
-    norms = [-1 if (grad := parameters[str(name)].grad) is None else float(grad.norm()) for name in vectors["grad_names"]]
+    gradients = [parameters[str(name)].grad for name in vectors["grad_names"]]
+    norms = [-1 if gradient is None else float(gradient.norm()) for gradient in gradients]
     report.close("grad_norms", norms, vectors["grad_norms"], absolute=1e-7)
     report.close("grad_classifier", net.classifier.weight.grad[:, :, 0, 0], vectors["grad_classifier"], absolute=1e-7)
     report.close("grad_side1", net.side1.weight.grad[:, :, 0, 0], vectors["grad_side1"], absolute=1e-7)
@@ -120,7 +123,7 @@ def check_cam_inference(vectors: Vectors, report: Report) -> None:
     maps = []
     for scale in vectors["scales"]:
         pixels = torch.from_numpy(rescale(image, float(scale)).copy()).permute(2, 0, 1)[None]
-        output = net.infer(normalise(pixels, net.backbone.mean, net.backbone.std), label[None])
+        output = net.infer(net.backbone.prepare(pixels), label[None])
         one = SFCOutput(*(part[0] for part in output))
         check_maps(f"scale{scale}_", one, vectors, report)
         if f"scale{scale}_seeds" in vectors:

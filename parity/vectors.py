@@ -37,7 +37,7 @@ class Vectors:
         return self[name].item()
 
     def cases(self, last: str) -> list[str]:
-        """What stands before `last` in the names that end with it: the cases `0`, `1` of arrays `0_image`, `1_image`."""
+        """What stands before `last` in the names that end with it: the cases `0_`, `1_` of `0_image` and `1_image`."""
         return [name.removesuffix(last) for name in self.names if name.endswith(last)]
 
     def ignore(self, name: str, reason: str) -> None:

@@ -15,7 +15,8 @@ Patch = Callable[[], AbstractContextManager]
 
 
 def replaced(function: Callable, make: Callable[[Callable], Callable]) -> Patch:
-    """`make(function)` takes the place of a function in every module of ours that names it, or of a method in its class."""
+    """`make(function)` takes the place of `function`, in every module of ours that names it, or in its class."""
+
     @contextmanager
     def patch():
         places = places_of(function)
@@ -27,6 +28,7 @@ def replaced(function: Callable, make: Callable[[Callable], Callable]) -> Patch:
         finally:
             for owner, name in places:
                 setattr(owner, name, original)
+
     return patch
 
 
@@ -47,6 +49,7 @@ def is_ours(module: ModuleType) -> bool:
 
 def changed(function: Callable, **values) -> Patch:
     """Calls see these values of their arguments: a value, or what a function makes of the one that was given."""
+
     def make(original):
         signature = inspect.signature(original)
 
@@ -57,23 +60,29 @@ def changed(function: Callable, **values) -> Patch:
             for name, value in values.items():
                 bound.arguments[name] = value(bound.arguments[name]) if callable(value) else value
             return original(*bound.args, **bound.kwargs)
+
         return wrong
+
     return replaced(function, make)
 
 
 def then(function: Callable, change: Callable) -> Patch:
     """Callers get `change` of what the function returns."""
+
     def make(original):
         @functools.wraps(original)
         def wrong(*args, **kwargs):
             return change(original(*args, **kwargs))
+
         return wrong
+
     return replaced(function, make)
 
 
 def corners(module: ModuleType, when: Callable[[dict], bool] = lambda options: True) -> Patch:
     """The resizings of a module (those whose keyword arguments satisfy `when`) align corners if they must not, and
     the other way round."""
+
     def interpolate(x, *args, **options):
         if when(options):
             options["align_corners"] = not options["align_corners"]
@@ -88,4 +97,5 @@ def corners(module: ModuleType, when: Callable[[dict], bool] = lambda options: T
             yield
         finally:
             module.F = F
+
     return patch

@@ -18,6 +18,7 @@ from runtime.parallel import map_images
 
 class Check(NamedTuple):
     """A part of the parity check: the file of vectors it reads, and the function that adds rows."""
+
     file: str
     function: Callable[[Vectors, Report], None]
 
@@ -30,6 +31,7 @@ class Wrong(NamedTuple):
     checks      the parts of the parity check that it can touch
     unnoticed   why no row can notice it; empty if one must
     """
+
     name: str
     patch: Patch
     checks: tuple[Check, ...]
@@ -38,6 +40,7 @@ class Wrong(NamedTuple):
 
 class Row(NamedTuple):
     """What came of a wrong: the rows that failed, or None where there are no vectors to run."""
+
     wrong: Wrong
     noticed: list[str] | None
 
@@ -57,9 +60,11 @@ class Row(NamedTuple):
 
 def cached_weights() -> Patch:
     """Weights are the same for every wrong: a process draws them once. Callers may write into what they get."""
+
     def make(original):
         cached = lru_cache(maxsize=None)(original)
         return lambda name, shape: cached(name, shape).copy()
+
     return replaced(seeded_tensor, make)
 
 
@@ -94,7 +99,7 @@ def try_all(wrongs: list[Wrong], files_by_kind: dict[str, list[Path]], workers: 
             rows.append(Row(wrong, noticed))
             if len(rows) > len(checks):
                 print(rows[-1], flush=True)
-    return rows[len(checks):]
+    return rows[len(checks) :]
 
 
 def print_table(wrongs: list[Wrong], files_by_kind: dict[str, list[Path]]) -> int:
@@ -103,6 +108,8 @@ def print_table(wrongs: list[Wrong], files_by_kind: dict[str, list[Path]]) -> in
     print(f"{'wrong':<52} rows that noticed")
     rows = try_all(wrongs, files_by_kind, default_workers())
     unnoticed = [row for row in rows if not row.ok]
-    print(f"{len(rows)} wrongs, {sum(bool(row.noticed) for row in rows)} noticed, {len(unnoticed)} unnoticed without a "
-          f"reason, {time.perf_counter() - start:.0f} s")
+    print(
+        f"{len(rows)} wrongs, {sum(bool(row.noticed) for row in rows)} noticed, {len(unnoticed)} unnoticed without a "
+        f"reason, {time.perf_counter() - start:.0f} s"
+    )
     return 1 if unnoticed else 0

@@ -1,6 +1,7 @@
 """Wrongs of samples, image bank, optimiser and segmentation networks."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -8,17 +9,17 @@ import torch
 import net.deeplabv2
 from data.image_bank import ImageBank
 from data.loader import DeepLabCrops, LabelledCrops, TrainCrops
-from data.transforms import cut, cut_size, normalise, rescale, resize, resize_float, wrapped_bgr, zero_outside
+from data.transforms import cut, cut_size, rescale, resize, resize_float, wrapped_bgr
 from frame import engine
 from net.deeplabv2 import DeepLabV2, MultiScale, class_probabilities, multi_scale_loss
+from net.inputs import CAFFE_BGR_MEAN, ImageInput
 from parity.mutations.patch import changed, corners, replaced, then
-from parity.mutations.pseudo_labels import plus, times
+from parity.mutations.pseudo_labels import plus, times, with_crf
 from parity.mutations.run import Check, Wrong
 from parity.optimizer import check_optimizer
 from parity.samples import check_augment, check_image_bank, check_irn_crops, check_port_crops
 from parity.segmentation import check_crf, check_steps
 from parity.sfc import check_sfc_trace
-from refine.crf import mean_field
 
 CROPS = Check("augment", check_augment)
 IRN_CROPS = Check("irn_labels", check_irn_crops)
@@ -28,7 +29,7 @@ OPTIMIZER = Check("optimizer", check_optimizer)
 TRACE = Check("sfc_train", check_sfc_trace)
 STEPS = Check("deeplab_steps", check_steps)
 PORT_CRF = Check("deeplab_steps", check_crf)
-BILINEAR = 2                                  # of Pillow
+BILINEAR = 2  # of Pillow
 
 
 def other_side(placement: tuple[int, ...], crop: int) -> tuple[int, ...]:
@@ -43,21 +44,25 @@ def padded_on_the_other_side(original):
 
 def flipped_first(original):
     """DeepLabCrops.augment that flips the whole image, and crops after that."""
+
     def augment(self, image, label, rng):
         if rng.random() < 0.5:
             image, label = image[:, ::-1], label[:, ::-1]
         self.flip = False
         return original(self, image, label, rng)
+
     return augment
 
 
 def flipped_last(original):
     """TrainCrops.augment that flips the crop."""
+
     def augment(self, image, rng):
         self.flip = False
         pixels, box = original(self, image, rng)
         mirrored = torch.stack([box[0], box[1], self.crop - box[3], self.crop - box[2]])
         return (pixels.flip(2), mirrored) if rng.random() < 0.5 else (pixels, box)
+
     return augment
 
 
@@ -68,6 +73,7 @@ def rounded_size(_):
 def rounded_half_up(_):
     def rescale(image, scale):
         return resize(image, tuple(int(side * scale + 0.5) for side in image.shape[:2]))
+
     return rescale
 
 
@@ -81,7 +87,9 @@ def first_of_batch(original):
 
 
 def one_slot_an_image(labels: torch.Tensor) -> torch.Tensor:
-    first = torch.cummax(labels.long(), dim=1).values.diff(dim=1, prepend=torch.zeros(len(labels), 1, dtype=torch.int64))
+    first = torch.cummax(labels.long(), dim=1).values.diff(
+        dim=1, prepend=torch.zeros(len(labels), 1, dtype=torch.int64)
+    )
     return first.to(labels.dtype)
 
 
@@ -99,17 +107,19 @@ def one_step_ahead(made):
 
 
 def unclipped(training: engine.Training) -> engine.Training:
-    return training._replace(clip_norm=math.inf)
+    return replace(training, clip_norm=math.inf)
 
 
 def summed(original):
     """engine's backward pass that adds the passes of a step up instead of averaging them."""
+
     def backward(training, *rest):
         losses = original(training, *rest)
         for p in training.model.parameters():
             if p.grad is not None:
                 p.grad *= training.accumulate
         return losses
+
     return backward
 
 
@@ -122,8 +132,7 @@ def same_rate_biases(groups: list[dict]) -> list[dict]:
 
 
 def clipped_bgr(_):
-    mean = np.array((104.008, 116.669, 122.675))
-    return lambda image: (image[..., ::-1] - mean).clip(0, 255).astype(np.uint8)
+    return lambda image, mean: (image[..., ::-1] - np.array(mean)).clip(0, 255).astype(np.uint8)
 
 
 SAMPLES = [
@@ -132,8 +141,12 @@ SAMPLES = [
     Wrong("crop: flip left out", changed(TrainCrops.__init__, flip=False), (CROPS,)),
     Wrong("crop: flipped after cutting", replaced(TrainCrops.augment, flipped_last), (CROPS,)),
     Wrong("crop: sizes rounded half up", replaced(rescale, rounded_half_up), (CROPS,)),
-    Wrong("crop: padding normalised", replaced(zero_outside, lambda _: lambda image, box: image), (CROPS,)),
-    Wrong("crop: normalised with a deviation of 1", changed(normalise, std=(1.0, 1.0, 1.0)), (CROPS,)),
+    Wrong("crop: padding normalised", changed(ImageInput.forward, box=None), (CROPS,)),
+    Wrong(
+        "crop: normalised as Caffe's weights need it",
+        changed(ImageInput.__init__, mean=CAFFE_BGR_MEAN, std=None),
+        (CROPS,),
+    ),
     Wrong("IRN crop: flip left out", changed(LabelledCrops.__init__, flip=False), (IRN_CROPS,)),
     Wrong("IRN crop: padding is background", changed(cut, fill=0), (IRN_CROPS,)),
     Wrong("DeepLab crop: rounded to bytes", replaced(resize_float, bytes_first), (PORT_CROPS,)),
@@ -147,9 +160,14 @@ SAMPLES = [
 ]
 
 OPTIMISER = [
-    *(Wrong(f"SGD: momentum {value:g}", changed(engine.poly_sgd, momentum=value), (OPTIMIZER,)) for value in (0.0, 0.9)),
-    *(Wrong(f"SGD: weight decay x {factor}", changed(engine.poly_sgd, weight_decay=times(factor)), (OPTIMIZER,))
-      for factor in (0, 5)),
+    *(
+        Wrong(f"SGD: momentum {value:g}", changed(engine.poly_sgd, momentum=value), (OPTIMIZER,))
+        for value in (0.0, 0.9)
+    ),
+    *(
+        Wrong(f"SGD: weight decay x {factor}", changed(engine.poly_sgd, weight_decay=times(factor)), (OPTIMIZER,))
+        for factor in (0, 5)
+    ),
     Wrong("SGD: linear schedule", changed(engine.poly_sgd, power=1.0), (OPTIMIZER,)),
     Wrong("SGD: no schedule", changed(engine.poly_sgd, power=0.0), (OPTIMIZER,)),
     Wrong("SGD: rates of the groups exchanged", changed(engine.poly_sgd, groups=exchanged_rates), (OPTIMIZER,)),
@@ -158,8 +176,11 @@ OPTIMISER = [
 ]
 
 SEGMENTATION = [
-    Wrong("DeepLabV2: weight decay 0", changed(engine.poly_sgd, groups=lambda groups: [
-        group | {"weight_decay": 0.0} for group in groups]), (STEPS,)),
+    Wrong(
+        "DeepLabV2: weight decay 0",
+        changed(engine.poly_sgd, groups=lambda groups: [group | {"weight_decay": 0.0} for group in groups]),
+        (STEPS,),
+    ),
     Wrong("DeepLabV2: biases decay", then(DeepLabV2.parameter_groups, decayed_biases), (STEPS,)),
     Wrong("DeepLabV2: biases at 10 x", then(DeepLabV2.parameter_groups, same_rate_biases), (STEPS,)),
     Wrong("DeepLabV2: momentum 0", changed(engine.poly_sgd, momentum=0.0), (STEPS,)),
@@ -167,14 +188,27 @@ SEGMENTATION = [
     Wrong("DeepLabV2: passes summed", replaced(engine._backward, summed), (STEPS,)),
     Wrong("DeepLabV2: BatchNorm trained", changed(DeepLabV2.__init__, frozen_batchnorm=False), (STEPS,)),
     Wrong("DeepLabV2: scale 0.75 left out", changed(MultiScale.__init__, scales=(0.5,)), (STEPS,)),
-    Wrong("DeepLabV2: images resized with corners aligned", corners(net.deeplabv2, lambda o: "scale_factor" in o), (STEPS,)),
+    Wrong(
+        "DeepLabV2: images resized with corners aligned",
+        corners(net.deeplabv2, lambda o: "scale_factor" in o),
+        (STEPS,),
+    ),
     Wrong("DeepLabV2: balanced cross-entropy", changed(multi_scale_loss, balanced=True), (STEPS,)),
-    Wrong("DeepLabV2's CRF: true image", replaced(wrapped_bgr, lambda _: lambda image: image), (PORT_CRF,)),
+    Wrong("DeepLabV2's CRF: true image", replaced(wrapped_bgr, lambda _: lambda image, mean: image), (PORT_CRF,)),
     Wrong("DeepLabV2's CRF: image clipped", replaced(wrapped_bgr, clipped_bgr), (PORT_CRF,)),
-    Wrong("DeepLabV2's CRF: logits with corners aligned", changed(class_probabilities, align_corners=True), (PORT_CRF,)),
-    Wrong("DeepLabV2's CRF: an iteration less", changed(mean_field, iterations=plus(-1)), (PORT_CRF,)),
-    *(Wrong(f"DeepLabV2's CRF: {name} x {factor:.2g}", changed(mean_field, **{name: times(factor)}), (PORT_CRF,))
-      for name, factor in (("gaussian_compat", 1.7), ("bilateral_sxy", 1.2), ("bilateral_srgb", 4 / 3), ("bilateral_compat", 1.5))),
+    Wrong(
+        "DeepLabV2's CRF: logits with corners aligned", changed(class_probabilities, align_corners=True), (PORT_CRF,)
+    ),
+    Wrong("DeepLabV2's CRF: an iteration less", with_crf(iterations=plus(-1)), (PORT_CRF,)),
+    *(
+        Wrong(f"DeepLabV2's CRF: {name} x {factor:.2g}", with_crf(**{name: times(factor)}), (PORT_CRF,))
+        for name, factor in (
+            ("gaussian_compat", 1.7),
+            ("bilateral_sxy", 1.2),
+            ("bilateral_srgb", 4 / 3),
+            ("bilateral_compat", 1.5),
+        )
+    ),
 ]
 
 WRONGS = SAMPLES + OPTIMISER + SEGMENTATION

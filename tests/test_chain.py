@@ -13,6 +13,10 @@ from data.cam_store import read_record
 from data.sample import InputError, read_list
 from frame import engine
 from frame.chain import STAGES, UPSTREAM
+from frame.flags import build_parser, parse
+from frame.presets import overrides
+from frame.settings import GROUPS
+from frame.settings.cams import SfcTraining
 from runtime.work_dir import WorkDir
 
 
@@ -149,6 +153,26 @@ def test_presets(mini, command, tmp_path):
     assert "final_cam 0.7" not in metrics["eval_cam"]["scores"]                   # Eq. 9 everywhere
     settings = json.loads((tmp_path / "paper/config.json").read_text())["train_sfc"]["settings"]
     assert settings["pcm_steps"] == 1 and settings["dc_scale"] == "total_demand" and settings["dw_p_weight"] == 1
+
+
+def test_the_paper_preset_trains(command, tmp_path):
+    """L_cls starts at log 2 and falls: L_DW, whose distances are means over pixels, does not drown it (with sums over
+    pixels it ends at 0.47 here instead of 0.16)."""
+    folder = tmp_path / "paper"
+    assert command("train_sfc", "--preset", "paper", "--backbone", "mini", "--epochs", "12", "--work_dir", folder) == 0
+    losses = json.loads((folder / "metrics.json").read_text())["train_sfc"]["losses"]
+    assert losses["cls"] < 0.25 and losses["total"] < 0.5
+    assert json.loads((folder / "config.json").read_text())["train_sfc"]["settings"]["background_after_pcm"] is True
+
+
+def test_augmentation_follows_the_data_sets_own_loader():
+    """VOC's only released loader neither resizes nor flips, COCO's does both; the paper: crops alone."""
+    def augmentation(*argv):
+        settings = parse(build_parser(GROUPS, ""), overrides, argv)[SfcTraining]
+        return settings.resize_long, settings.flip
+
+    assert augmentation() == augmentation("--preset", "paper", "--dataset", "coco14") == (None, False)
+    assert augmentation("--dataset", "coco14") == augmentation("--resize_long", "320,640", "--flip") == ((320, 640), True)
 
 
 def test_stage_choice():

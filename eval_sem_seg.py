@@ -1,4 +1,4 @@
-"""Stage 7: mIoU of the pseudo masks.
+"""Stage 7: mIoU of the pseudo masks; unknown pixels (255), which IR labels have, count as background as in IRN.
 
     python eval_sem_seg.py --voc12_root VOCdevkit/VOC2012 --work_dir runs/sfc
 """
@@ -7,7 +7,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from data.sample import image_size, label_path, read_mask
+import numpy as np
+
+from data.sample import IGNORE, image_size, label_path, read_mask
 from frame import lists, scores
 from frame.flags import Flags
 from frame.settings.common import Data, EvalList, Run
@@ -36,7 +38,8 @@ def count_masks(folder: Path, data_set, names: list[str]) -> scores.Counts:
     confusion = ConfusionMatrix(data_set.num_classes + 1)
     for name in names:
         size = image_size(data_set.image_path(name))
-        confusion.update(read_mask(label_path(folder, name), data_set.num_classes, size), data_set.read_mask(name, size))
+        mask = read_mask(label_path(folder, name), data_set.num_classes, size)
+        confusion.update(np.where(mask == IGNORE, 0, mask), data_set.read_mask(name, size))
     return {PSEUDO_MASK: confusion}
 
 

@@ -1,7 +1,8 @@
-"""Stage 6: pseudo masks, by random walks along IRN's edge map or by the label-CRF alone.
+"""Stage 6: pseudo masks, by random walks along IRN's edge map; without IRN the IR labels, or the label-CRF's.
 
     python make_sem_seg_labels.py --voc12_root VOCdevkit/VOC2012 --work_dir runs/sfc
-    python make_sem_seg_labels.py --voc12_root ... --no-with_irn        # as the release does on COCO
+    python make_sem_seg_labels.py --voc12_root ... --no-with_irn                # IR labels, as the release on COCO
+    python make_sem_seg_labels.py --voc12_root ... --no-with_irn --crf_masks    # every pixel has a class
 """
 
 import sys
@@ -14,7 +15,7 @@ import torch
 
 from data.cam_store import record_path
 from data.loader import ScaledImages, image_loader
-from data.sample import label_path, read_image, write_mask
+from data.sample import image_size, label_path, read_image, read_mask, write_mask
 from frame import lists, network
 from frame.flags import Flags
 from frame.settings.cams import Background, FinalIr, FinalMask, LabelCrf
@@ -36,26 +37,42 @@ select_ids = lists.infer_ids
 
 def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     """Write sem_seg/ID.png of every image: class indices, palette PNG."""
-    cams = work_dir.require("cam", "make_cam")
     folder = work_dir / "sem_seg"
-    folder.mkdir(exist_ok=True)
     todo = [name for name in distributed.shard(ids) if not label_path(folder, name).exists()]
-    offset, num_workers = flags[Background].added, flags[Run].num_workers
-    if flags[MaskSource].with_irn:
-        place = device.prepare_device(flags[Run].device)
-        model = network.load_irn(flags[BackboneChoice].backbone, work_dir.require("irn.pth", "train_irn")).to(place).eval()
-        jobs = predict_edges(model, todo, data_set, flags[IrnCrop].irn_crop_size, place, num_workers)
-        read = partial(read_final_cam, num_classes=data_set.num_classes, offset=offset,
-                       prototype_weight=flags[FinalMask].mask_prototype_weight)
-        work = partial(walk_to_mask, cams, folder, read, model.stride, flags[RandomWalk].walk)
-    else:
-        jobs = todo
-        read = partial(read_final_cam, num_classes=data_set.num_classes, offset=offset,
-                       prototype_weight=flags[FinalIr].ir_prototype_weight)
-        work = partial(refine_to_mask, cams, folder, read, data_set, flags[LabelCrf].crf)
-    for _ in map_images(work, jobs, num_workers, NAME, total=len(todo)):
+    source = flags[MaskSource]
+    prepare = walks if source.with_irn else crf_masks if source.crf_masks else ir_labels
+    work, jobs = prepare(flags, work_dir, data_set, todo)
+    folder.mkdir(exist_ok=True)
+    for _ in map_images(partial(work, folder), jobs, flags[Run].num_workers, NAME, total=len(todo)):
         pass
     return {"images": len(ids)}
+
+
+# --- what makes a mask of a job, and the jobs -------------------------------------------------------------------
+
+def walks(flags: Flags, work_dir, data_set, todo: list[str]):
+    """Random walks along IRN's edges, which this process predicts."""
+    cams = work_dir.require("cam", "make_cam")
+    place = device.prepare_device(flags[Run].device)
+    model = network.load_irn(flags[BackboneChoice].backbone, work_dir.require("irn.pth", "train_irn")).to(place).eval()
+    read = partial(read_final_cam, num_classes=data_set.num_classes, offset=flags[Background].added,
+                   prototype_weight=flags[FinalMask].mask_prototype_weight)
+    edges = predict_edges(model, todo, data_set, flags[IrnCrop].irn_crop_size, place, flags[Run].num_workers)
+    return partial(walk_to_mask, cams, read, model.stride, flags[RandomWalk].walk), edges
+
+
+def crf_masks(flags: Flags, work_dir, data_set, todo: list[str]):
+    """The label-CRF on the IR labels' M_final."""
+    read = partial(read_final_cam, num_classes=data_set.num_classes, offset=flags[Background].added,
+                   prototype_weight=flags[FinalIr].ir_prototype_weight)
+    return partial(refine_to_mask, work_dir.require("cam", "make_cam"), read, data_set, flags[LabelCrf].crf), todo
+
+
+def ir_labels(flags: Flags, work_dir, data_set, todo: list[str]):
+    """The IR labels, unknown pixels included."""
+    labels = work_dir.require("ir_label", "cam_to_ir_label")
+    lists.require_files(todo, partial(label_path, labels), "IR label", "run cam_to_ir_label.py with the same --infer_list")
+    return partial(copy_label, labels, data_set), todo
 
 
 @torch.no_grad()
@@ -69,15 +86,21 @@ def predict_edges(model: IRN, ids: list[str], data_set, pad_to: int, place: torc
         yield ids[index], model.predict_edge(pixels, pad_to).cpu().numpy()
 
 
-def walk_to_mask(cams: Path, folder: Path, read, stride: int, walk: Walk, job: tuple[str, np.ndarray]) -> None:
+def walk_to_mask(cams: Path, read, stride: int, walk: Walk, folder: Path, job: tuple[str, np.ndarray]) -> None:
     """Write the pseudo mask of one image. job: its id and its edge map; read: refine.fusion.read_final_cam."""
     name, edge = job
     cam, keys = read(record_path(cams, name))
     write_mask(label_path(folder, name), keys[pseudo_mask(cam, edge, stride, walk)])
 
 
-def refine_to_mask(cams: Path, folder: Path, read, data_set, crf: CRF, name: str) -> None:
-    """Write the pseudo mask of one image without IRN."""
+def copy_label(labels: Path, data_set, folder: Path, name: str) -> None:
+    """The IR label of one image is its mask."""
+    label = read_mask(label_path(labels, name), data_set.num_classes, image_size(data_set.image_path(name)))
+    write_mask(label_path(folder, name), label)
+
+
+def refine_to_mask(cams: Path, read, data_set, crf: CRF, folder: Path, name: str) -> None:
+    """Write the pseudo mask of one image by the label-CRF alone."""
     image = read_image(data_set.image_path(name))
     cam, keys = read(record_path(cams, name), size=image.shape[:2])
     write_mask(label_path(folder, name), keys[crf_inference_label(image, cam.argmax(0).numpy(), len(keys), crf)])

@@ -6,7 +6,7 @@ UPSTREAM = {                                   # stages whose output a stage rea
     "eval_cam": ("make_cam",),
     "cam_to_ir_label": ("make_cam",),
     "train_irn": ("cam_to_ir_label",),
-    "make_sem_seg_labels": ("make_cam", "train_irn"),
+    "make_sem_seg_labels": ("make_cam", "cam_to_ir_label", "train_irn"),
     "eval_sem_seg": ("make_sem_seg_labels",),
     "train_deeplab": ("make_sem_seg_labels",),
     "eval_deeplab": ("train_deeplab",),

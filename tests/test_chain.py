@@ -17,6 +17,7 @@ from frame.flags import build_parser, parse
 from frame.presets import overrides
 from frame.settings import GROUPS
 from frame.settings.cams import SfcTraining
+from refine.metrics import ConfusionMatrix
 from runtime.work_dir import WorkDir
 
 
@@ -197,8 +198,19 @@ def test_scores_are_the_same_to_the_last_digit(copy, command):
 
 
 def test_pseudo_masks_without_irn(copy, command, mini):
-    """On request, and by default on COCO: the label-CRF alone, the same labels that the column CRF scores."""
+    """On request, and by default on COCO: the IR labels, whose unknown pixels count as background in the score; or the
+    label-CRF alone, the same labels that the column CRF scores."""
     assert command("run_sample", "--work_dir", copy, "--no-with_irn", "--overwrite") == 0
+    metrics = json.loads((copy / "metrics.json").read_text())
+    truth = ConfusionMatrix(5)
+    for name in read_list(mini / "ImageSets/Segmentation/train.txt"):
+        mask = np.array(Image.open(copy / f"sem_seg/{name}.png"))
+        assert np.array_equal(mask, np.array(Image.open(copy / f"ir_label/{name}.png")))
+        truth.update(np.where(mask == 255, 0, mask), np.array(Image.open(mini / f"SegmentationClass/{name}.png")))
+    assert metrics["eval_sem_seg"]["scores"]["pseudo mask"]["miou"] == 100 * truth.miou()
+    assert metrics["cam_to_ir_label"]["pixel_shares"]["unknown"] > 0
+
+    assert command("run_sample", "--work_dir", copy, "--no-with_irn", "--crf_masks", "--overwrite") == 0
     metrics = json.loads((copy / "metrics.json").read_text())
     assert metrics["eval_sem_seg"]["scores"]["pseudo mask"] == metrics["eval_cam"]["scores"]["final_cam CRF"]
 

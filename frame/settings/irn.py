@@ -29,8 +29,10 @@ class IrnTraining(Group, title="training of IRN", prefix="irn_"):
 
 @dataclass(frozen=True)
 class MaskSource(Group, title="source of the pseudo masks"):
-    with_irn: bool = option(True, "random walk along IRN's edges (coco14: off by default); without it the masks are the "
-                            "arg-max of the IR labels' M_final after the label-CRF")
+    with_irn: bool = option(True, "random walk along IRN's edges (coco14: off by default, as in the release); without it the "
+                            "masks are the IR labels, whose unknown pixels are 255 and do not count in training")
+    crf_masks: bool = option(False, "without IRN: masks without unknown pixels, the arg-max of the IR labels' M_final after "
+                             "the label-CRF")
 
 
 @dataclass(frozen=True)

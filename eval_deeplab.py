@@ -28,7 +28,7 @@ OPTIONS = (Run, Data, SegEvalList, SegTest)
 
 
 def select_ids(data_set, flags: Flags) -> list[str]:
-    return lists.choose_ids(data_set, "evaluation", flags[SegEvalList].seg_eval_list, "val")
+    return lists.choose_ids(data_set, "--seg_eval_list", flags[SegEvalList].seg_eval_list, "val")
 
 
 def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:

@@ -1,4 +1,4 @@
-"""Stage 7: mIoU of the pseudo masks; unknown pixels (255), which IR labels have, count as background as in IRN.
+"""Stage 7: mIoU of the pseudo masks.
 
     python eval_sem_seg.py --voc12_root VOCdevkit/VOC2012 --work_dir runs/sfc
 """
@@ -7,14 +7,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from data.sample import IGNORE, image_size, label_path, read_mask
+from data.sample import image_size, label_path, read_mask
 from frame import lists, scores
 from frame.flags import Flags
 from frame.settings.common import Data, EvalList, Run
 from frame.stage import run_alone
-from refine.metrics import ConfusionMatrix
+from refine.metrics import ConfusionMatrix, as_prediction
 from refine.scored_maps import PSEUDO_MASK
 
 NAME = "eval_sem_seg"
@@ -39,7 +37,7 @@ def count_masks(folder: Path, data_set, names: list[str]) -> scores.Counts:
     for name in names:
         size = image_size(data_set.image_path(name))
         mask = read_mask(label_path(folder, name), data_set.num_classes, size)
-        confusion.update(np.where(mask == IGNORE, 0, mask), data_set.read_mask(name, size))
+        confusion.update(as_prediction(mask), data_set.read_mask(name, size))
     return {PSEUDO_MASK: confusion}
 
 

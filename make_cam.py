@@ -14,7 +14,7 @@ from data.loader import ScaledImages, image_loader, same_size_batches
 from data.sample import image_size
 from frame import lists, network
 from frame.flags import Flags
-from frame.settings.cams import Inference, Network
+from frame.settings.cams import Inference, Network, Selection
 from frame.settings.common import BackboneChoice, Data, Hardware, InferList, Run
 from frame.stage import run_alone
 from net.sfc import SFCNet
@@ -24,7 +24,7 @@ from runtime.work_dir import log
 
 NAME = "make_cam"
 OUTPUTS = ("cam",)
-OPTIONS = (Run, Hardware, Data, InferList, BackboneChoice, Network, Inference)
+OPTIONS = (Run, Hardware, Data, InferList, BackboneChoice, Network, Selection, Inference)
 select_ids = lists.infer_ids
 
 
@@ -32,7 +32,8 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     """Write cam/ID.npz of every image. Returns the number of images and their mean size in KB."""
     settings, hardware = flags[Inference], flags[Hardware]
     compute = device.prepare(flags[Run].device, hardware.amp)
-    checkpoint = settings.checkpoint or work_dir.require("sfc.pth", "train_sfc")
+    trained = "sfc_best.pth" if flags[Selection].keep_best else "sfc.pth"
+    checkpoint = settings.checkpoint or work_dir.require(trained, "train_sfc")
     model = network.load_sfc(flags[Network], flags[BackboneChoice].backbone, data_set.num_classes, checkpoint)
     model.to(compute.device).eval()
     device.lay_out(model.backbone, hardware.channels_last, hardware.compile)

@@ -2,6 +2,7 @@
 
     python train_sfc.py --voc12_root VOCdevkit/VOC2012 --work_dir runs/sfc
     python train_sfc.py --voc12_root ... --no-ibr --dw_p_weight 0 --dw_w_weight 0     # "Base" of Table 4
+    python train_sfc.py --voc12_root ... --keep_best          # as the release; chooses with pixel labels
 """
 
 import sys
@@ -14,7 +15,8 @@ from data.image_bank import ImageBank
 from data.loader import Order, TrainCrops, train_loader
 from frame import engine, lists, network
 from frame.flags import Flags
-from frame.settings.cams import Calibration, Network, SfcTraining
+from frame.selection import BestCheckpoint, final_cam_miou
+from frame.settings.cams import Calibration, Network, Selection, SfcTraining
 from frame.settings.common import BackboneChoice, Data, Hardware, Memory, Run, TrainList, Weights
 from frame.stage import run_alone
 from net.msdw import MSDWLoss, bank_samples, distribution_coefficient
@@ -24,8 +26,9 @@ from runtime import device, distributed
 from runtime.work_dir import log
 
 NAME = "train_sfc"
-OUTPUTS = ("sfc.pth",)
-OPTIONS = (Run, Hardware, Memory, Data, TrainList, BackboneChoice, Weights, Network, SfcTraining, Calibration)
+OUTPUTS = ("sfc.pth", "sfc_best.pth")
+OPTIONS = (Run, Hardware, Memory, Data, TrainList, BackboneChoice, Weights, Network, SfcTraining, Selection,
+           Calibration)
 select_ids = lists.train_ids
 
 
@@ -33,12 +36,13 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     """Train and write sfc.pth. Returns losses, speed, class counts n_c and DC_c."""
     settings, calibration, passes, seed = flags[SfcTraining], flags[Calibration], flags[Memory].passes, flags[Run].seed
     compute = device.prepare(flags[Run].device, flags[Hardware].amp)
-    labels = data_set.image_labels(ids)
-    counts = count_classes(labels, data_set.class_names)
     steps_per_epoch = lists.steps_per_epoch(ids, settings.batch_size, "--sfc_batch_size")
     step_images = settings.batch_size + calibration.bank_images
 
+    # Before all labels are read, so that a wrong file of weights is refused in seconds.
     model, frozen = build_model(flags, data_set.num_classes, compute.device)
+    labels = data_set.image_labels(ids)
+    counts = count_classes(labels, data_set.class_names)
     dc = coefficients(calibration, counts, labels, steps_per_epoch)
     bank = ImageBank(data_set.num_classes, settings.crop_size, compute.device, calibration.ibr_allow_empty)
     order = Order(len(ids), settings.batch_size, total_steps=steps_per_epoch * settings.epochs, seed=seed,
@@ -48,17 +52,23 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
         settings.momentum, settings.weight_decay)
     crops = TrainCrops(ids, labels, data_set.image_path, crop=settings.crop_size, resize_long=settings.resize_long,
                        flip=settings.flip, seed=seed)
+    save = partial(engine.save_model, model=model, backbone=flags[BackboneChoice].backbone,
+                   num_classes=data_set.num_classes, class_names=list(data_set.class_names))
+    best = BestCheckpoint(partial(score_now, model, frozen, compute, data_set, ids, flags[Run].num_workers),
+                          partial(save, work_dir / "sfc_best.pth"), flags[Selection].best_every, order.total_steps)
     computed = torch.from_numpy(distributed.share(step_images, passes)).to(compute.device)
     training = engine.Training(
         model, optimizer, scheduler, partial(losses, model, build_loss(calibration, dc).to(compute.device), compute),
         loader=lambda first: train_loader(crops, order, first, flags[Run].num_workers, compute.device.type == "cuda"),
-        total_steps=order.total_steps, batch_size=step_images, clip_norm=settings.clip_norm, memory={"bank": bank},
+        total_steps=order.total_steps, batch_size=step_images, clip_norm=settings.clip_norm,
+        memory={"bank": bank, "best": best}, after_step=best.after_step if flags[Selection].keep_best else None,
         prepare=partial(images_of_step, bank if calibration.ibr else None, calibration.ibr_images, order, computed),
         on_log=partial(log_cams, model, frozen, some_crops(crops, order), compute.device),
         accumulate=passes, epoch_steps=steps_per_epoch, scaler=compute.scaler)
     result = engine.fit(training, work_dir, NAME)
-    engine.save_model(work_dir / "sfc.pth", model, backbone=flags[BackboneChoice].backbone,
-                      num_classes=data_set.num_classes, class_names=list(data_set.class_names))
+    save(work_dir / "sfc.pth")
+    if flags[Selection].keep_best:
+        result |= {"best_step": best.step, "best_miou": best.miou}
     return result | {"class_counts": counts.tolist(), "distribution_coefficient": dc.tolist()}
 
 
@@ -121,6 +131,15 @@ def losses(model: SFCNet, criterion: MSDWLoss, compute: device.Compute, part, _)
     with compute.precision:
         outputs = model.forward_scales(images, boxes, present)
     return criterion(*outputs, present)._asdict()
+
+
+def score_now(model: SFCNet, frozen: bool, compute: device.Compute, data_set, ids: list[str],
+              num_workers: int) -> float:
+    """mIoU of the network's M_W + M_P with pixel labels; it is in training mode before and after."""
+    model.eval()
+    miou = final_cam_miou(model, compute, data_set, ids, num_workers)
+    network.set_training_mode(model, frozen)
+    return miou
 
 
 def some_crops(crops: TrainCrops, order: Order) -> list[torch.Tensor]:

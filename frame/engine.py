@@ -51,6 +51,7 @@ class Training:
     scaler       of the loss, for float16
     memory       further objects with state_dict / load_state_dict that a resumed run needs (image bank)
     on_log       (writer, step): called now and then, for pictures
+    after_step   (step): called after each step, on every process
     epoch_steps  steps of an epoch; a checkpoint is saved at its end
     """
     model: nn.Module
@@ -63,6 +64,7 @@ class Training:
     clip_norm: float = math.inf
     memory: dict = field(default_factory=dict)
     on_log: Callable | None = None
+    after_step: Callable[[int], None] | None = None
     accumulate: int = 1
     epoch_steps: int = 0
     prepare: Callable | None = None
@@ -93,6 +95,8 @@ def fit(training: Training, work_dir: WorkDir, name: str, save_minutes: float = 
         for batch in training.loader(first_step):
             losses = train_step(training, forward, batch, step)
             step += 1
+            if training.after_step:
+                training.after_step(step)
             unseen.append(torch.stack(list(losses.values())))
             end_of_epoch = step == training.total_steps or training.epoch_steps and step % training.epoch_steps == 0
             look, stop = step % LOG_EVERY == 0 or end_of_epoch, interrupt.requested()

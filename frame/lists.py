@@ -11,23 +11,28 @@ from frame.settings.common import EvalList, InferList, TrainList
 from runtime.work_dir import log
 
 
-def choose_ids(data_set: DataSet, kind: str, file: str | None, split: str) -> list[str]:
-    """The ids of a list, or of the data set's own split; says which and how many."""
+def choose_ids(data_set: DataSet, flag: str, file: str | None, split: str) -> list[str]:
+    """The ids of a list, or of the data set's own split; says which and how many. Raises InputError for an empty one.
+
+    flag  that names a list, such as --train_list
+    """
     ids, origin = (read_list(file), file) if file else data_set.split(split)
-    log.info("%s images: %d of %s", kind, len(ids), origin)
+    if not ids:
+        raise InputError(f"{origin}: this list of images is empty; give another, of one image id a line, with {flag}")
+    log.info("%s images: %d of %s", flag.removeprefix("--").removesuffix("_list"), len(ids), origin)
     return ids
 
 
 def train_ids(data_set: DataSet, flags: Flags) -> list[str]:
-    return choose_ids(data_set, "train", flags[TrainList].train_list, "train_aug")
+    return choose_ids(data_set, "--train_list", flags[TrainList].train_list, "train_aug")
 
 
 def infer_ids(data_set: DataSet, flags: Flags) -> list[str]:
-    return choose_ids(data_set, "infer", flags[InferList].infer_list, "train_aug")
+    return choose_ids(data_set, "--infer_list", flags[InferList].infer_list, "train_aug")
 
 
 def eval_ids(data_set: DataSet, flags: Flags) -> list[str]:
-    return choose_ids(data_set, "eval", flags[EvalList].eval_list, "train")
+    return choose_ids(data_set, "--eval_list", flags[EvalList].eval_list, "train")
 
 
 def require_files(ids: list[str], path: Callable[[str], Path], what: str, fix: str) -> None:

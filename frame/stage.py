@@ -14,6 +14,7 @@ from frame.data_sets import DataSet, open_data_set
 from frame.flags import Flags, Group, build_parser, parse
 from frame.lists import fingerprint, require_images
 from frame.presets import overrides
+from frame.selection import SAID
 from frame.settings import GROUPS
 from frame.settings.common import Data, Run
 from runtime import distributed, progress
@@ -59,9 +60,17 @@ def run_stage(stage: Stage, flags: Flags, force: bool = False) -> dict[str, Any]
     seed_everything(flags[Run].seed)
     start = time.perf_counter()
     metrics = stage.run(flags, work_dir, data_set, ids)
+    if "split" in metrics and read_best_checkpoint(work_dir, name):
+        metrics["split"] += f", {SAID}"
     work_dir.finish(name, metrics, time.perf_counter() - start)
     log.info("%s: done in %.0f s", name, time.perf_counter() - start)
     return metrics
+
+
+def read_best_checkpoint(work_dir: WorkDir, name: str) -> bool:
+    """Whether the results of a stage go back to a checkpoint that was chosen with pixel labels."""
+    settings = work_dir.config().get(name, {}).get("settings", {})
+    return settings.get("keep_best", False) or any(read_best_checkpoint(work_dir, before) for before in UPSTREAM[name])
 
 
 def run_alone(stage: Stage) -> None:

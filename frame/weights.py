@@ -19,10 +19,11 @@ def load_file(path: str | Path) -> dict:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: weight file is missing; check --weights or --checkpoint") from None
-    except Exception as error:             # torch raises many kinds for damaged, foreign and pickled files
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: no checkpoint that can be loaded without executing code ({reason}); "
-                         "save it again as a plain state dict of tensors") from None
+    except OSError as error:
+        raise InputError(f"{path}: weight file cannot be read ({error.strerror}); check --weights or --checkpoint") from None
+    except Exception:     # torch raises many kinds, and advises to execute what the file holds: that stays out
+        raise InputError(f"{path}: no checkpoint that can be loaded without executing code: damaged, of another program, or "
+                         "with objects other than tensors; save it again as a plain state dict of tensors") from None
 
 
 def tensors_of(content, path: str | Path) -> dict[str, torch.Tensor]:

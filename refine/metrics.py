@@ -5,6 +5,11 @@ import numpy as np
 from data.sample import IGNORE
 
 
+def as_prediction(mask: np.ndarray) -> np.ndarray:
+    """A pseudo mask as it is scored: unknown pixels (255), which IR labels have, count as background (IRN's script)."""
+    return np.where(mask == IGNORE, 0, mask)
+
+
 class ConfusionMatrix:
     """Pixel counts of (ground truth, prediction), added up image by image.
 

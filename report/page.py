@@ -19,7 +19,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from data.sample import IGNORE, InputError, read_mask, write_atomically
-from refine.metrics import ConfusionMatrix
+from refine.metrics import ConfusionMatrix, as_prediction
 from refine.scored_maps import FINAL_CAM_CRF, PSEUDO_MASK
 from report import charts
 from report.finished_run import BACKGROUND, FinishedRun
@@ -168,7 +168,8 @@ def _score_chunk(folder: Path, data_set, names: list[str]) -> list[ScoredImage]:
     for name in names:
         truth = data_set.read_mask(name)
         confusion = ConfusionMatrix(data_set.num_classes + 1)
-        confusion.update(read_mask(folder / f"{name}.png", data_set.num_classes, truth.shape), truth)
+        mask = read_mask(folder / f"{name}.png", data_set.num_classes, truth.shape)
+        confusion.update(as_prediction(mask), truth)
         present = np.unique(truth[(truth != 0) & (truth != IGNORE)])
         out.append(ScoredImage(name, 100 * confusion.miou(), tuple(data_set.class_names[c - 1] for c in present)))
     return out

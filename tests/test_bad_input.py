@@ -42,6 +42,19 @@ def test_lists(command, capsys, tmp_path):
     (tmp_path / "one.txt").write_text("mini_train_0000_not_there\n")
     refused(capsys, command("train_sfc", "--work_dir", tmp_path / "run", "--train_list", tmp_path / "one.txt"),
             "mini_train_0000_not_there")
+    (tmp_path / "blank.txt").write_text("\n")
+    refused(capsys, command("train_sfc", "--work_dir", tmp_path / "run", "--train_list", tmp_path / "blank.txt"),
+            "blank.txt", "empty", "one image id a line")
+
+
+def test_a_split_without_images_says_where_it_came_from(broken, command, capsys, tmp_path):
+    """Every mask of the augmented set is held out for val: nothing is left to train on."""
+    root, _ = broken
+    names = [path.stem for path in (root / "SegmentationClassAug").glob("*.png")]
+    (root / "ImageSets/Segmentation/val.txt").write_text("\n".join(names))
+    (root / "ImageSets/Segmentation/train_aug.txt").unlink(missing_ok=True)
+    refused(capsys, command("train_sfc", "--work_dir", tmp_path / "run", root=root),
+            "SegmentationClassAug without val", "empty", "--train_list")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -127,9 +140,22 @@ def test_checkpoints(copy, command, capsys, tmp_path):
     torch.save(content | {"num_classes": 20}, tmp_path / "other.pth")
     refused(capsys, command("make_cam", "--work_dir", tmp_path / "a", "--checkpoint", tmp_path / "other.pth"),
             "other.pth", "num_classes 20, but 4")
+    torch.save({"model": slice(3)}, tmp_path / "pickled.pth")
     (tmp_path / "other.pth").write_bytes(b"no checkpoint")
-    refused(capsys, command("make_cam", "--work_dir", tmp_path / "a", "--checkpoint", tmp_path / "other.pth"), "other.pth")
+    for name in ("pickled.pth", "other.pth"):
+        status = command("make_cam", "--work_dir", tmp_path / "a", "--checkpoint", tmp_path / name)
+        error = capsys.readouterr().err
+        assert status == 2 and name in error and "state dict" in error and "weights_only" not in error
     refused(capsys, command("train_sfc", "--work_dir", tmp_path / "a", "--weights", tmp_path / "absent.pth"), "absent.pth")
+
+
+def test_wrong_weights_are_refused_before_the_labels_are_read(command, capsys, tmp_path, monkeypatch):
+    def read(*_):
+        raise AssertionError("labels were read")
+
+    monkeypatch.setattr("voc12.voc.Voc12.image_labels", read)
+    (tmp_path / "junk.pth").write_bytes(b"junk")
+    refused(capsys, command("train_sfc", "--work_dir", tmp_path / "a", "--weights", tmp_path / "junk.pth"), "junk.pth")
 
 
 def test_work_directories(command, capsys, tmp_path, copy):

@@ -1,6 +1,7 @@
 """The whole chain on a tiny generated data set, as a user runs it."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -11,14 +12,17 @@ from PIL import Image
 import run_sample
 from data.cam_store import read_record
 from data.sample import InputError, read_list
-from frame import engine
+from frame import engine, network
 from frame.chain import STAGES, UPSTREAM
 from frame.flags import build_parser, parse
 from frame.presets import overrides
+from frame.selection import final_cam_miou
 from frame.settings import GROUPS
-from frame.settings.cams import SfcTraining
+from frame.settings.cams import Network, SfcTraining
 from refine.metrics import ConfusionMatrix
+from runtime import device
 from runtime.work_dir import WorkDir
+from voc12.voc import Voc12
 
 
 def files_of(folder):
@@ -174,6 +178,33 @@ def test_augmentation_follows_the_data_sets_own_loader():
 
     assert augmentation() == augmentation("--preset", "paper", "--dataset", "coco14") == (None, False)
     assert augmentation("--dataset", "coco14") == augmentation("--resize_long", "320,640", "--flip") == ((320, 640), True)
+
+
+def test_the_best_checkpoint_is_kept_and_every_score_says_so(command, mini, tmp_path):
+    """--keep_best chooses with pixel labels, as the release does; the last checkpoint stays beside it."""
+    folder = tmp_path / "best"
+    flags = ["--work_dir", folder, "--keep_best", "--best_every", "3", "--lr", "1.0", "--no-report"]
+    assert command("run_sample", *flags, "--no-with_irn") == 0
+    metrics = json.loads((folder / "metrics.json").read_text())
+    looks = [float(found) for found in re.findall(r"M_W \+ M_P ([\d.]+) mIoU", (folder / "log.txt").read_text())]
+    assert len(looks) == 3 and metrics["train_sfc"]["best_miou"] == pytest.approx(max(looks), abs=0.01)
+    assert metrics["train_sfc"]["best_step"] == (3, 6, 8)[looks.index(max(looks))]
+    for stage in ("eval_cam", "eval_sem_seg"):
+        assert "selected with pixel labels" in metrics[stage]["split"]
+
+    model = network.load_sfc(Network(), "mini", 4, folder / "sfc_best.pth").eval()
+    data_set = Voc12(mini)
+    ids, _ = data_set.split("train_aug")
+    miou = final_cam_miou(model, device.prepare("cpu"), data_set, ids)
+    assert miou == pytest.approx(metrics["train_sfc"]["best_miou"])
+    best, last = (torch.load(folder / name, weights_only=True)["model"] for name in ("sfc_best.pth", "sfc.pth"))
+    same = all(torch.equal(best[name], last[name]) for name in last)
+    assert same == (metrics["train_sfc"]["best_step"] == 8)
+
+
+def test_the_last_checkpoint_is_the_default(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert not (finished / "sfc_best.pth").exists() and "pixel labels" not in json.dumps(metrics)
 
 
 def test_stage_choice():

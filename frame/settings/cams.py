@@ -37,6 +37,13 @@ class SfcTraining(Group, title="training of the classifier", prefix="sfc_", shor
 
 
 @dataclass(frozen=True)
+class Selection(Group, title="choice of the checkpoint"):
+    keep_best: bool = option(False, "go on from the checkpoint whose M_W + M_P scores best with the pixel labels of the "
+                             "training list, as the release does, not from the last one; every score then says so")
+    best_every: int = option(300, "steps between two looks at it", positive_int)
+
+
+@dataclass(frozen=True)
 class Calibration(Group, title="shared feature calibration"):
     ibr: bool = option(True, "image bank re-sampling")
     ibr_images: int = option(4, "N_IBR, images drawn from the bank each step", positive_int)

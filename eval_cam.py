@@ -1,4 +1,4 @@
-"""Stage 3: mIoU of M_W, M_P and M_final, with and without background step, and after the label-CRF.
+"""Stage 3: mIoU of M_W, M_P and M_final, after the background step and without it, and after the label-CRF.
 
     python eval_cam.py --voc12_root VOCdevkit/VOC2012 --work_dir runs/sfc
     python eval_cam.py --voc12_root ... --threshold_sweep --no-eval_crf
@@ -78,7 +78,7 @@ def count_images(folder: Path, data_set, choice: Choice, names: list[str]) -> sc
         record = read_record(record_path(folder, name), data_set.num_classes, size)
         truth = data_set.read_mask(name, size)
         plain, stepped = full_size_cams(record, None), full_size_cams(record, choice.offset)
-        for (label, weights), (variant, cams) in product(choice.maps.items(), ((PLAIN, plain), (STEP, stepped))):
+        for (label, weights), (variant, cams) in product(choice.maps.items(), ((STEP, stepped), (PLAIN, plain))):
             add(label + variant, record.keys[weights.mix(*cams).argmax(0).numpy()])
             if choice.sweep and variant == PLAIN:
                 sweep = counts.setdefault(("sweep", label), ThresholdSweep(data_set.num_classes))

@@ -9,12 +9,13 @@ from typing import NamedTuple
 from data.sample import write_atomically
 from paper import markdown
 from paper.class_sets import class_sets, default_thresholds
-from refine.scored_maps import PLAIN, STEP
+from refine.scored_maps import PLAIN, STEP, plain
 from report.published import BASE, CLASS_SETS, GAIN_TITLE, GAINS, NO_SCORE, SETTINGS, TABLES, Row, compared_rows
 from runtime.work_dir import read_json
 
-# How foreground and background are told apart: heading -> where the score stands in metrics.json.
-VARIANTS = {"arg-max": PLAIN, "background step": STEP, "oracle threshold": "oracle"}
+# How foreground and background are told apart: heading -> where the score stands in metrics.json. The paper's numbers
+# stand beside the first: the release's scripts score maps after the step alone.
+VARIANTS = {"background step": STEP, "arg-max": PLAIN, "oracle threshold": "oracle"}
 LONG_TAILED, BALANCED = "long-tailed", "balanced"
 COLUMNS = ("table", "row", "setting", "data", "map", "quantity", "paper", "mean", "standard deviation", "seeds", "values")
 
@@ -77,15 +78,15 @@ def score(outcome: Outcome, row: Row, variant: str) -> float | None:
     """mIoU in per cent of a row of a table, None where the run does not have it."""
     entry = outcome.metrics.get(row.stage, {})
     if variant == "oracle":
-        return entry.get("threshold_sweep", {}).get(row.score, {}).get("oracle_miou")
-    return entry.get("scores", {}).get(row.score + variant, {}).get("miou")
+        return entry.get("threshold_sweep", {}).get(plain(row.score), {}).get("oracle_miou")
+    return entry.get("scores", {}).get(plain(row.score) + variant, {}).get("miou")
 
 
 def row_line(series: Series, row: Row, heading: str) -> Line:
     values = {seed: value for (setting, seg_net, seed), outcome in sorted(series.outcomes.items())
               if (setting, seg_net) == (row.setting, row.seg_net)
               and (value := score(outcome, row, VARIANTS[heading])) is not None}
-    return Line(row.label, row.setting, series.data, row.score, heading, row.paper, values)
+    return Line(row.label, row.setting, series.data, plain(row.score), heading, row.paper, values)
 
 
 def minus(a: dict[int, float], b: dict[int, float]) -> dict[int, float]:
@@ -169,8 +170,8 @@ def score_table(number: int, lines: list[Line], series: list[Series]) -> str:
     columns = [(part.data, heading) for part in series for heading in VARIANTS
                if any((line.data, line.quantity) == (part.data, heading) and line.values for line in lines)]
     cells = {(line.row, line.map, line.data, line.quantity): line.cell() for line in lines}
-    rows = [[row.label, switched_on(row.setting), "server" if row.score == NO_SCORE else row.score, f"{row.paper:.1f}",
-             *(cells.get((row.label, row.score, *column), "-") for column in columns)] for row in TABLES[number].rows]
+    rows = [[row.label, switched_on(row.setting), "server" if row.score == NO_SCORE else plain(row.score), f"{row.paper:.1f}",
+             *(cells.get((row.label, plain(row.score), *column), "-") for column in columns)] for row in TABLES[number].rows]
     return markdown.table(["row", "on", "scored", "paper", *(f"{data}, {heading}" for data, heading in columns)], rows)
 
 

@@ -29,8 +29,8 @@ PSEUDO_MASK = "pseudo mask"
 PREDICTION = "prediction"
 PREDICTION_CRF = f"{PREDICTION} CRF"
 
-# The variant of a CAM that the paper's number stands beside.
-PAPER_VARIANT = PLAIN
+# The variant of a CAM that the paper's number stands beside: the release's scripts score maps after the step alone.
+PAPER_VARIANT = STEP
 
 
 def final_cam_name(prototype_weight: float = 1) -> str:

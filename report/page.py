@@ -30,8 +30,8 @@ from runtime.command import default_workers, exit_with_message
 from runtime.parallel import map_images
 
 # Maps in the order of the chain, as the paper writes them; the last one that was scored is drawn as bars.
-LABELS = {WEIGHT_CAM: Markup("M<sub>W</sub>"), PROTOTYPE_CAM: Markup("M<sub>P</sub>"),
-          FINAL_CAM: Markup("M<sub>final</sub>"), FINAL_CAM_CRF: Markup("M<sub>final</sub> + CRF"),
+LABELS = {WEIGHT_CAM: Markup("M<sub>W</sub> +step"), PROTOTYPE_CAM: Markup("M<sub>P</sub> +step"),
+          FINAL_CAM: Markup("M<sub>final</sub> +step"), FINAL_CAM_CRF: Markup("M<sub>final</sub> + CRF"),
           PSEUDO_MASK: Markup("pseudo mask")}
 CHARTED = (WEIGHT_CAM, PROTOTYPE_CAM, FINAL_CAM, PSEUDO_MASK)
 MAP_COLOURS = dict(zip(CHARTED, ("#d9822b", "#3d8bd4", "#a463c9", "#2a9d6f")))

@@ -43,7 +43,7 @@ def print_table(work_dir: WorkDir, data_set) -> None:
     lines = ["  ".join(cell.ljust(width) if i in (0, 1, 6) else cell.rjust(width)
                        for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in table]
     log.log(RESULT, "\n%s\n%s", lines[0], "\n".join(["-" * len(lines[0])] + lines[1:]))
-    notes = ["+step: with the release's background step", "oracle: threshold chosen with pixel labels"]
+    notes = ["+step: after the release's background step", "oracle: threshold chosen with pixel labels"]
     if data_set.benchmark:
-        notes.append("paper: maps on VOC 12 train (1,464 images), predictions on val")
+        notes.append("paper: maps on VOC 12 train (1,464 images), which its release scores after the step; predictions on val")
     log.log(RESULT, "%s. Details: %s", "; ".join(notes), work_dir / "metrics.json")

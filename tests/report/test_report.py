@@ -76,7 +76,7 @@ def write_curves(path):
 
 
 def write_entries(path, root, scores, counts):
-    cams = {name: scores for name in ("weight_cam", "prototype_cam", "final_cam 1", "final_cam 1 +step")}
+    cams = {name: scores for name in ("weight_cam +step", "prototype_cam +step", "final_cam 1 +step", "final_cam 1")}
     metrics = {
         "train_sfc": {"class_counts": counts, "distribution_coefficient": [1.0] * len(counts)},
         "make_cam": {"images": 24},

@@ -14,7 +14,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "pcm_steps": 1, "seed_mode": "threshold", "cls_half": False, "dw_p_weight": 1.0, "dw_w_weight": 1.0,
         "dw_reduction": "l1", "normalise_prototype": False, "dc_scale": "total_demand", "ibr_classes": 0.0,
         "background_after_pcm": True, "sfc_resize_long": None, "sfc_flip": False,
-        "background_step": False, "ir_prototype_weight": 1.0, "mask_prototype_weight": 1.0,
+        "background_step": False, "crf_iterations": 10, "ir_prototype_weight": 1.0, "mask_prototype_weight": 1.0,
         "irn_scale_high": 1.5, "walk_power": 1.0, "walk_all_channels": False,
     },
     # The bundled images of 128 pixels and their small backbone.

@@ -11,7 +11,7 @@ from data.sample import IGNORE
 
 
 class CRF(NamedTuple):
-    """Parameters of a dense CRF; the defaults are those of IRN's label-CRF, which SFC's release keeps.
+    """Parameters of a dense CRF; the defaults are those of IRN's label-CRF. SFC's release changes the iterations to 12.
 
     iterations                     of the mean field
     gt_prob                        probability that a given label is right (label maps alone)

@@ -99,7 +99,7 @@ class FinalMask(Group, title="M_final for pseudo masks"):
 
 @dataclass(frozen=True)
 class LabelCrf(Group, title="label-CRF", prefix="crf_"):
-    iterations: int = option(CRF().iterations, "mean-field iterations", positive_int)
+    iterations: int = option(12, "mean-field iterations (a second branch of the release; IRN 10)", positive_int)
     gt_prob: float = option(CRF().gt_prob, "probability that a given label is right", non_negative)
     gaussian_sxy: float = option(CRF().gaussian_sxy, "Gaussian term: pixels", non_negative)
     gaussian_compat: float = option(CRF().gaussian_compat, "Gaussian term: weight", non_negative)

@@ -102,7 +102,7 @@ def check_changes(changes: list[dict[str, np.ndarray]], vectors: Vectors, report
         short = name.removeprefix("step_delta_")
         entry = {"stem": "base.layer1.conv1.conv.weight"}.get(short, f"base.{short.replace('_', '.')}")
         entry = entry if entry in changes[0] else f"{entry}.weight"
-        part = tuple(slice(length) for length in expected.shape[1:])            # the file has the first kernels or inputs
+        part = tuple(slice(length) for length in expected.shape[1:])     # the file has the first kernels or inputs
         report.close(name, [change[entry][part] for change in changes], expected, CHANGE)
 
 

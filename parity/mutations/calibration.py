@@ -33,6 +33,10 @@ def attached(original):
     return side_features
 
 
+def undivided_sum(original):
+    return lambda maps, size: original(maps, size) * len(maps)
+
+
 def only_detached(name: str):
     return lambda output: output._replace(**{name: getattr(output, name).detach()})
 
@@ -106,6 +110,7 @@ INFERENCE = [
     Wrong("M_W and M_P exchanged", then(SFCNet.calibrated_cams, lambda cams: cams[::-1]), (CAMS,)),
     Wrong("images resized bilinearly", changed(resize, resample=BILINEAR), (CAMS,)),
     Wrong("last scale left out", changed(fuse_scales, maps=lambda maps: maps[:-1]), (CAMS,)),
+    Wrong("fused maps not divided by their maximum", replaced(fuse_scales, undivided_sum), (CAMS,)),
     Wrong("fusion: corners aligned", corners(refine.fusion), (CAMS,)),
     Wrong("background step of 0.3", changed(background_step, offset=0.3), (CAMS,)),
     Wrong("foreground not doubled", then(background_step, lambda cam: torch.cat([cam[:1], cam[1:] / 2])), (CAMS,)),

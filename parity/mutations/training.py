@@ -13,8 +13,9 @@ from data.transforms import cut, cut_size, rescale, resize, resize_float, wrappe
 from frame import engine
 from net.deeplabv2 import DeepLabV2, MultiScale, class_probabilities, multi_scale_loss
 from net.inputs import CAFFE_BGR_MEAN, ImageInput
+from net.labels import downsample_label
 from parity.mutations.patch import changed, corners, replaced, then
-from parity.mutations.pseudo_labels import plus, times, with_crf
+from parity.mutations.pseudo_labels import interpolated, plus, times, with_crf
 from parity.mutations.run import Check, Wrong
 from parity.optimizer import check_optimizer
 from parity.samples import check_augment, check_image_bank, check_irn_crops, check_port_crops
@@ -147,6 +148,7 @@ SAMPLES = [
         changed(ImageInput.__init__, mean=CAFFE_BGR_MEAN, std=None),
         (CROPS,),
     ),
+    Wrong("IRN crop: image and label resized bilinearly", changed(resize, resample=BILINEAR), (IRN_CROPS,)),
     Wrong("IRN crop: flip left out", changed(LabelledCrops.__init__, flip=False), (IRN_CROPS,)),
     Wrong("IRN crop: padding is background", changed(cut, fill=0), (IRN_CROPS,)),
     Wrong("DeepLab crop: rounded to bytes", replaced(resize_float, bytes_first), (PORT_CROPS,)),
@@ -193,6 +195,7 @@ SEGMENTATION = [
         corners(net.deeplabv2, lambda o: "scale_factor" in o),
         (STEPS,),
     ),
+    Wrong("DeepLabV2: labels sampled at the corner of a cell", replaced(downsample_label, interpolated), (STEPS,)),
     Wrong("DeepLabV2: balanced cross-entropy", changed(multi_scale_loss, balanced=True), (STEPS,)),
     Wrong("DeepLabV2's CRF: true image", replaced(wrapped_bgr, lambda _: lambda image, mean: image), (PORT_CRF,)),
     Wrong("DeepLabV2's CRF: image clipped", replaced(wrapped_bgr, clipped_bgr), (PORT_CRF,)),

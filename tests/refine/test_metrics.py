@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from refine.metrics import ConfusionMatrix
+from refine.metrics import ConfusionMatrix, as_prediction
 from tests.net.test_irn import assert_golden
 
 
@@ -58,3 +58,7 @@ def test_no_pixels_score_nan_without_a_warning(recwarn):
 def test_labels_outside_the_classes_are_refused(prediction, truth, message):
     with pytest.raises(ValueError, match=message):
         ConfusionMatrix(3).update(np.array(prediction), np.array(truth))
+
+
+def test_unknown_pixels_of_a_pseudo_mask_count_as_background():
+    assert as_prediction(np.array([[0, 3, 255]], np.uint8)).tolist() == [[0, 3, 0]]

@@ -71,7 +71,8 @@ def crf_masks(flags: Flags, work_dir, data_set, todo: list[str]):
 def ir_labels(flags: Flags, work_dir, data_set, todo: list[str]):
     """The IR labels, unknown pixels included."""
     labels = work_dir.require("ir_label", "cam_to_ir_label")
-    lists.require_files(todo, partial(label_path, labels), "IR label", "run cam_to_ir_label.py with the same --infer_list")
+    lists.require_files(todo, partial(label_path, labels), "IR label",
+                        "run cam_to_ir_label.py with the same --infer_list")
     return partial(copy_label, labels, data_set), todo
 
 

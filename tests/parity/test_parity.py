@@ -83,7 +83,8 @@ def test_rows_of_zeros_say_so(capsys):
 
 def test_replayed_draws():
     draws = Replay([3, 7], scale=0.75, flip=True)
-    assert draws.integers(4) == 3 and draws.integers(5, 8) == 7 and draws.uniform(0.5, 1) == 0.75 and draws.random() < 0.5
+    assert draws.integers(4) == 3 and draws.integers(5, 8) == 7
+    assert draws.uniform(0.5, 1) == 0.75 and draws.random() < 0.5
     with pytest.raises(ValueError, match="recorded draw 3"):
         Replay([3]).integers(3)
 

@@ -33,7 +33,8 @@ def by_hand(cam, edge, stride, walk):
     return scores.argmax(0).numpy()
 
 
-@pytest.mark.parametrize("walk", [Walk(), Walk(exp_times=3, power=1.0, all_channels=False), Walk(all_power=1.0, background=0.6)])
+@pytest.mark.parametrize("walk", [
+    Walk(), Walk(exp_times=3, power=1.0, all_channels=False), Walk(all_power=1.0, background=0.6)])
 def test_masks_by_hand(walk):
     for seed in range(3):
         cam, edge = scene(seed)
@@ -49,7 +50,8 @@ def test_both_walks_count_alike():
 
 def test_starts_and_scores():
     cam = np.array([[[4.0]], [[9.0]]], np.float32)
-    assert [part.tolist() for part in walk_starts(cam, Walk(power=0.5, all_power=2.0))] == [[[[3.0]]], [[[16.0]], [[81.0]]]]
+    starts = walk_starts(cam, Walk(power=0.5, all_power=2.0))
+    assert [part.tolist() for part in starts] == [[[[3.0]]], [[[16.0]], [[81.0]]]]
     assert len(walk_starts(cam, Walk(all_channels=False))) == 1
     scores = walk_scores([torch.tensor([[[1.0]]]), torch.tensor([[[0.5]], [[0.25]]])], Walk(background=0.3))
     torch.testing.assert_close(scores.flatten(), torch.tensor([0.8, 1.25]))

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.cam_store import read_record
+from data.cam_store import read_record, record_path
 from data.mini_voc import DISCRIMINATIVE, SHARED
-from data.sample import IGNORE, image_size, read_mask
+from data.sample import IGNORE, image_size
+from paper.part_masks import has_parts, read_parts
 from refine.fusion import full_size_cams
 from refine.metrics import ConfusionMatrix
 from refine.scored_maps import CAMS
@@ -66,22 +67,10 @@ def count_images(folder: Path, data_set, head: int, names: list[str]) -> CamCoun
     counts = CamCounts(data_set.num_classes, has_parts(data_set))
     for name in names:
         size = image_size(data_set.image_path(name))
-        record = read_record(folder / f"{name}.npz", data_set.num_classes, size)
+        record = read_record(record_path(folder, name), data_set.num_classes, size)
         parts = part_index(read_parts(data_set, name, size), head in record.classes)
         counts.update(record, data_set.read_mask(name, size), parts)
     return counts
-
-
-def has_parts(data_set) -> bool:
-    """Whether the data set says which pixels of an object are shared with other classes (data/mini_voc.py)."""
-    return (Path(data_set.root) / "SegmentationPart").is_dir()
-
-
-def read_parts(data_set, name: str, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) uint8 part mask of an image, 0 everywhere in a data set without; errors as data.sample.read_mask."""
-    if not has_parts(data_set):
-        return np.zeros(size, np.uint8)
-    return read_mask(Path(data_set.root) / "SegmentationPart" / f"{name}.png", DISCRIMINATIVE, size)
 
 
 def part_index(parts: np.ndarray, beside_head: bool) -> np.ndarray:

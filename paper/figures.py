@@ -2,25 +2,11 @@
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from data.cam_store import read_record
 from data.sample import InputError, read_image, write_atomically
-from refine.fusion import full_size_cams
-from refine.scored_maps import CAMS, FINAL_CAM, PROTOTYPE_CAM, WEIGHT_CAM
+from refine.scored_maps import CAMS
 from report.finished_run import FinishedRun
 from report.pictures import as_rgb, heat_map
-
-# Columns of each figure: title, setting, map.
-COLUMNS = {
-    3: (("$M_W$", "Base", WEIGHT_CAM), ("$M_P$", "Base", PROTOTYPE_CAM), ("$M_{final}$ of SFC", "V", FINAL_CAM)),
-    4: (("Base", "Base", WEIGHT_CAM), ("I: + IBR", "I", WEIGHT_CAM), ("II: MSDW, no IBR", "II", FINAL_CAM),
-        ("V: SFC", "V", FINAL_CAM)),
-}
-
-
-def settings_of(number: int) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(setting for _, setting, _ in COLUMNS[number]))
+from report.published import FIGURES
 
 
 def write_figure(number: int, runs: dict[str, FinishedRun], ids: list[str], path: Path) -> Path:
@@ -31,16 +17,17 @@ def write_figure(number: int, runs: dict[str, FinishedRun], ids: list[str], path
     return path
 
 
-def draw(number: int, runs: dict[str, FinishedRun], ids: list[str]) -> Figure:
-    """The figure, a row an image.
+def draw(number: int, runs: dict[str, FinishedRun], ids: list[str]):
+    """The figure (Matplotlib's), a row an image.
 
     runs  setting -> its run, for every setting of the figure
     ids   images; [] chooses, see choose_ids
     Raises InputError for an image or record that is missing.
     """
+    from matplotlib.figure import Figure  # takes a second that tables and --help save
     run = next(iter(runs.values()))
     names = ids or choose_ids(run)
-    titles = ["image", *(title for title, _, _ in COLUMNS[number]), "ground truth"]
+    titles = ["image", *(title for title, _, _ in FIGURES[number]), "ground truth"]
     figure = Figure(figsize=(1.8 * len(titles), 1.6 * len(names) + 0.3), layout="constrained")
     grid = figure.subplots(len(names), len(titles), squeeze=False)
     for row, name in zip(grid, names):
@@ -62,10 +49,9 @@ def pictures(number: int, runs: dict[str, FinishedRun], name: str) -> list:
     image = read_image(data_set.image_path(name))
     size = image.shape[:2]
     shown = [image]
-    for _, setting, kind in COLUMNS[number]:
+    for _, setting, kind in FIGURES[number]:
         run = runs[setting]
-        record = read_record(run.path / "cam" / f"{name}.npz", run.data_set.num_classes, size)
-        cam = CAMS[kind].mix(*full_size_cams(record, None))
+        cam = CAMS[kind].mix(*run.cams(name, size))
         shown.append(heat_map(image, cam[1:].amax(0).numpy()))
     return [*shown, as_rgb(data_set.read_mask(name, size))]
 
@@ -74,7 +60,7 @@ def choose_ids(run: FinishedRun) -> list[str]:
     """The first scored image that shows one class alone, for the two most frequent and the two rarest classes."""
     by_frequency = [name for name in run.classes_by_frequency() if run.class_counts.get(name, 1)]
     chosen = list(dict.fromkeys(by_frequency[:2] + by_frequency[-2:]))
-    ids = [name for name in run.data_set.split("train")[0] if (run.path / "cam" / f"{name}.npz").exists()]
+    ids = [name for name in run.data_set.split("train")[0] if run.record_path(name).exists()]
     labels = run.data_set.image_labels(ids)
     found = []
     for class_name in chosen:

@@ -4,39 +4,35 @@ import csv
 import io
 import statistics
 from pathlib import Path
-from typing import NamedTuple
+from typing import Iterable, NamedTuple
 
 from data.sample import write_atomically
 from paper import markdown
 from paper.class_sets import class_sets, default_thresholds
-from refine.scored_maps import PLAIN, STEP, plain
+from refine.scored_maps import plain, variant_of
+from report.finished_run import FinishedRun
+from report.numbers import mean
 from report.published import BASE, CLASS_SETS, GAIN_TITLE, GAINS, NO_SCORE, SETTINGS, TABLES, Row, compared_rows
-from runtime.work_dir import read_json
 
-# How foreground and background are told apart: heading -> where the score stands in metrics.json. The paper's numbers
-# stand beside the first: the release's scripts score maps after the step alone.
-VARIANTS = {"background step": STEP, "arg-max": PLAIN, "oracle threshold": "oracle"}
+# Ways to score a row: as the paper's number (a CAM after the background step), a CAM without the step, and with the
+# foreground threshold that pixel labels say is best.
+AS_PAPER, PLAIN, ORACLE = VARIANTS = ("scored as the paper", "plain", "oracle threshold")
 LONG_TAILED, BALANCED = "long-tailed", "balanced"
-COLUMNS = ("table", "row", "setting", "data", "map", "quantity", "paper", "mean", "standard deviation", "seeds", "values")
-
-
-class Outcome(NamedTuple):
-    """What a finished run wrote: config.json and metrics.json."""
-    config: dict
-    metrics: dict
+COLUMNS = ("table", "row", "setting", "data", "map", "quantity", "paper", "mean", "standard deviation", "seeds",
+           "values")
 
 
 class Series(NamedTuple):
     """Runs that differ in setting and seed alone.
 
-    data      LONG_TAILED or BALANCED for the generated twins, else the name of the data set
-    outcomes  (setting, segmentation network, seed) -> Outcome
+    data  LONG_TAILED or BALANCED for the generated twins, else the name of the data set
+    runs  (setting, segmentation network, seed) -> run
     """
     data: str
-    outcomes: dict[tuple[str, str, int], Outcome]
+    runs: dict[tuple[str, str, int], FinishedRun]
 
     def seeds(self) -> list[int]:
-        return sorted({seed for _, _, seed in self.outcomes})
+        return sorted({seed for _, _, seed in self.runs})
 
 
 class Line(NamedTuple):
@@ -51,10 +47,6 @@ class Line(NamedTuple):
 
     def cell(self) -> str:
         return spread(list(self.values.values()))
-
-
-def read_outcome(folder: Path) -> Outcome:
-    return Outcome(read_json(folder / "config.json"), read_json(folder / "metrics.json"))
 
 
 def spread(values: list[float]) -> str:
@@ -74,19 +66,25 @@ def switched_on(setting: str) -> str:
 
 # --- numbers --------------------------------------------------------------------------------------------------
 
-def score(outcome: Outcome, row: Row, variant: str) -> float | None:
+def score(run: FinishedRun, row: Row, variant: str) -> float | None:
     """mIoU in per cent of a row of a table, None where the run does not have it."""
-    entry = outcome.metrics.get(row.stage, {})
-    if variant == "oracle":
-        return entry.get("threshold_sweep", {}).get(plain(row.score), {}).get("oracle_miou")
-    return entry.get("scores", {}).get(plain(row.score) + variant, {}).get("miou")
+    name = score_name(row, variant)
+    if variant == ORACLE:
+        return run.oracle_miou(row.stage, name)
+    if variant == PLAIN and name == row.score:                   # of no CAM
+        return None
+    return run.score(row.stage, name).get("miou")
+
+
+def score_name(row: Row, variant: str) -> str:
+    """Name in metrics.json of what a variant of a row scores."""
+    return row.score if variant == AS_PAPER else plain(row.score)
 
 
 def row_line(series: Series, row: Row, heading: str) -> Line:
-    values = {seed: value for (setting, seg_net, seed), outcome in sorted(series.outcomes.items())
-              if (setting, seg_net) == (row.setting, row.seg_net)
-              and (value := score(outcome, row, VARIANTS[heading])) is not None}
-    return Line(row.label, row.setting, series.data, plain(row.score), heading, row.paper, values)
+    values = {seed: value for seed in series.seeds() if (run := series.runs.get((row.setting, row.seg_net, seed)))
+              and (value := score(run, row, heading)) is not None}
+    return Line(row.label, row.setting, series.data, score_name(row, heading), heading, row.paper, values)
 
 
 def minus(a: dict[int, float], b: dict[int, float]) -> dict[int, float]:
@@ -105,7 +103,7 @@ def gain_lines(series: Series, sets_of: dict[int, dict[str, list[int]]]) -> list
         for name, paper in zip(CLASS_SETS, published):
             values = {}
             for seed in series.seeds():
-                means = [set_mean(series.outcomes.get((row.setting, "", seed)), row, sets_of.get(seed, {}).get(name))
+                means = [set_mean(series.runs.get((row.setting, "", seed)), row, sets_of.get(seed, {}).get(name))
                          for row in (final, BASE)]
                 if None not in means:
                     values[seed] = means[0] - means[1]
@@ -113,25 +111,23 @@ def gain_lines(series: Series, sets_of: dict[int, dict[str, list[int]]]) -> list
     return lines
 
 
-def set_mean(outcome: Outcome | None, row: Row, classes: list[int] | None) -> float | None:
+def set_mean(run: FinishedRun | None, row: Row, classes: list[int] | None) -> float | None:
     """Mean IoU of foreground `classes` (0-based); with None the mIoU of all, background included."""
-    scores = outcome and outcome.metrics.get(row.stage, {}).get("scores", {}).get(row.score)
+    scores = run and run.score(row.stage, row.score)
     if not scores:
         return None
     if classes is None:
         return scores["miou"]
     ious = list(scores["class_iou"].values())[1:]                        # without the background
-    present = [ious[index] for index in classes if ious[index] is not None]
-    return statistics.mean(present) if present else None
+    return mean(ious[index] for index in classes)
 
 
 def sets_by_seed(series: Series, thresholds: tuple[float, float] | None) -> dict[int, dict[str, list[int]]]:
     """Class sets of each seed from the training counts n_c of its run."""
     out = {}
-    for (setting, _, seed), outcome in series.outcomes.items():
-        counts = outcome.metrics.get("train_sfc", {}).get("class_counts")
-        if setting == BASE.setting and counts:
-            out[seed] = class_sets(counts, *(thresholds or default_thresholds(counts)))
+    for (setting, _, seed), run in series.runs.items():
+        if setting == BASE.setting and run.counts:
+            out[seed] = class_sets(run.counts, *(thresholds or default_thresholds(run.counts)))
     return out
 
 
@@ -150,7 +146,7 @@ def write_table(number: int, series: list[Series], folder: Path, name: str, comm
         tables = [gain_table(lines, series)]
     else:
         lines = [row_line(part, row, heading) for part in series for row in TABLES[number].rows for heading in VARIANTS]
-        lines = [line for line in lines if line.values or line.quantity == "arg-max"]
+        lines = [line for line in lines if line.values or line.quantity == AS_PAPER]
         tables = [score_table(number, lines, series)]
         if len(series) == 2 and len(TABLES[number].rows) > 1:
             tables.append(twin_table(number, lines))
@@ -169,9 +165,9 @@ def score_table(number: int, lines: list[Line], series: list[Series]) -> str:
     """Rows of the paper's table; columns: its number, then ours on each data set in each variant that was scored."""
     columns = [(part.data, heading) for part in series for heading in VARIANTS
                if any((line.data, line.quantity) == (part.data, heading) and line.values for line in lines)]
-    cells = {(line.row, line.map, line.data, line.quantity): line.cell() for line in lines}
-    rows = [[row.label, switched_on(row.setting), "server" if row.score == NO_SCORE else plain(row.score), f"{row.paper:.1f}",
-             *(cells.get((row.label, plain(row.score), *column), "-") for column in columns)] for row in TABLES[number].rows]
+    cells = {(line.row, line.data, line.quantity): line.cell() for line in lines}
+    rows = [[row.label, switched_on(row.setting), "server" if row.score == NO_SCORE else row.score, f"{row.paper:.1f}",
+             *(cells.get((row.label, *column), "-") for column in columns)] for row in TABLES[number].rows]
     return markdown.table(["row", "on", "scored", "paper", *(f"{data}, {heading}" for data, heading in columns)], rows)
 
 
@@ -182,7 +178,8 @@ def twin_table(number: int, lines: list[Line]) -> str:
     for heading in VARIANTS:
         found = {(line.row, line.data): line.values for line in lines if line.quantity == heading}
         for row in others:
-            gains = [minus(found.get((row.label, data), {}), found.get((first.label, data), {})) for data in (LONG_TAILED, BALANCED)]
+            gains = [minus(found.get((row.label, data), {}), found.get((first.label, data), {}))
+                     for data in (LONG_TAILED, BALANCED)]
             if gains[0] and gains[1]:
                 rows.append([row.label, heading, f"{row.paper - first.paper:+.1f}",
                              *(spread(list(values.values())) for values in (*gains, minus(*gains)))])
@@ -203,23 +200,30 @@ def gain_table(lines: list[Line], series: list[Series]) -> str:
 
 def facts(number: int, series: list[Series], command: str, thresholds) -> list[str]:
     """What the numbers are: split, seeds, machine, dates, command."""
-    outcomes = [outcome for part in series for outcome in part.outcomes.values()]
-    entries = [entry["machine"] for outcome in outcomes for entry in outcome.config.values()]
-    dates = sorted(machine["finished"][:10] for machine in entries if "finished" in machine)
-    splits = unique(entry["split"] for outcome in outcomes for entry in outcome.metrics.values() if "split" in entry)
+    runs = [run for part in series for run in part.runs.values()]
+    machines = [run.machine(stage) for run in runs for stage in run.stages]
+    dates = sorted(machine["finished"][:10] for machine in machines if "finished" in machine)
+    splits = listed("; ", (split for run in runs for split in run.splits))
+    paper = "VOC 12 train" if number == 7 else TABLES[number].split
     lines = ["mIoU in per cent: mean ± standard deviation (number of seeds). \"-\": not run, or no such score.",
-             f"Paper: {'VOC 12 train' if number == 7 else TABLES[number].split}. Ours: {'; '.join(splits) or 'nothing run yet'}."]
+             f"Paper: {paper}. Ours: {splits or 'nothing run yet'}."]
+    if any(variant_of(row.score) is not None for row in compared_rows(number)):
+        lines.append("The paper's numbers of CAMs stand beside ours after the background step (+step), because the "
+                     "release's scripts score no others" + ("." if number == 7 else "; \"plain\": without the step."))
     if dates:
-        lines.append(f"Run {dates[0]} to {dates[-1]} on {', '.join(unique(m['hardware'] for m in entries))} with PyTorch "
-                     f"{', '.join(unique(m['torch'] for m in entries))}.")
+        hardware, torch = (listed(", ", (machine[key] for machine in machines)) for key in ("hardware", "torch"))
+        lines.append(f"Run {dates[0]} to {dates[-1]} on {hardware} with PyTorch {torch}.")
     if number == 7:
-        lines.append(f"Class sets: {'thirds of the classes by n_c' if thresholds is None else f'many n_c > {thresholds[0]}, few n_c < {thresholds[1]}'}"
-                     "; the paper gives no thresholds. Overall includes the background, the sets do not.")
+        sets = ("thirds of the classes by n_c" if thresholds is None else
+                f"many n_c > {thresholds[0]}, few n_c < {thresholds[1]}")
+        lines.append(f"Class sets: {sets}; the paper gives no thresholds. Overall includes the background, the sets do "
+                     "not.")
     return [*lines, f"Command: `{command}`"]
 
 
-def unique(items) -> list[str]:
-    return list(dict.fromkeys(items))
+def listed(separator: str, items: Iterable[str]) -> str:
+    """The items, each once."""
+    return separator.join(dict.fromkeys(items))
 
 
 def as_csv(number: int, lines: list[Line]) -> str:

@@ -1,4 +1,4 @@
-"""Classifier weights and prototypes beside the mean features of object parts, and the gradients of L_cls (Eq. 10-12)."""
+"""Classifier weights and prototypes beside the mean features of parts, and the gradients of L_cls (Eq. 10-12)."""
 
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from data.mini_voc import DISCRIMINATIVE, SHARED
 from net.prototype import masked_average
 from net.sfc import SFCNet, normalise_cam, with_background
+from report.numbers import ratio
 
 OWN, SHARED_PART, DISCRIMINATIVE_PART = range(3)          # regions of a class: all its pixels, and its two parts
 
@@ -120,12 +121,13 @@ class GradientSums:
         A ratio is None without positives or without negatives.
         """
         n_positive, n_negative, n_kin = counts = [count or None for count in self.images[:, index].tolist()]
-        positive, negative, kin = (total if count else None for total, count in zip(self.sums[:, index].tolist(), counts))
+        positive, negative, kin = (total if count else None
+                                   for total, count in zip(self.sums[:, index].tolist(), counts))
         return {"positives": n_positive or 0, "negatives": n_negative or 0, "kin_negatives": n_kin or 0,
-                "mean_positive": _ratio(positive, n_positive), "mean_negative": _ratio(negative, n_negative),
+                "mean_positive": ratio(positive, n_positive), "mean_negative": ratio(negative, n_negative),
                 "sum_positive": positive, "sum_negative": negative,
-                "ratio": _ratio(positive, negative), "ratio_at_start": _ratio(n_positive, n_negative),
-                "ratio_kin": _ratio(positive, kin), "ratio_kin_at_start": _ratio(n_positive, n_kin)}
+                "ratio": ratio(positive, negative), "ratio_at_start": ratio(n_positive, n_negative),
+                "ratio_kin": ratio(positive, kin), "ratio_kin_at_start": ratio(n_positive, n_kin)}
 
 
 def projection(vector: torch.Tensor | None, feature: torch.Tensor | None) -> tuple[float | None, float | None]:
@@ -133,8 +135,4 @@ def projection(vector: torch.Tensor | None, feature: torch.Tensor | None) -> tup
     if vector is None or feature is None:
         return None, None
     product = float(vector.double() @ feature.double())
-    return product, _ratio(product, float(vector.double().norm() * feature.double().norm()))
-
-
-def _ratio(a: float | None, b: float | None) -> float | None:
-    return a / b if a is not None and b else None
+    return product, ratio(product, float(vector.double().norm() * feature.double().norm()))

@@ -10,12 +10,18 @@ few sqrt(n), so 84 products replace the 256 of n = 2^8. Double precision, which 
 from growing with n.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-import scipy.sparse
 import torch
 import torch.nn.functional as F
 
 from net.irn import PathIndex
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 TRUNCATION = 1e-7    # probability mass of the Chebyshev terms left out: about the error relative to the input
 
@@ -57,6 +63,8 @@ def transition_matrix(edge: np.ndarray, beta: float, radius: int) -> scipy.spars
     source = np.broadcast_to(pixel, inside.shape)[inside]
     destination = (pixel + offset[:, 0] * width + offset[:, 1])[inside].astype(np.int32)
 
+    # Late, because every command reads the settings of the walk and few of them walk.
+    import scipy.sparse
     pairs = scipy.sparse.csr_array((affinity[inside], (source, destination)), shape=(pixel.size, pixel.size))
     affinities = pairs + pairs.T + scipy.sparse.eye_array(pixel.size)
     return scipy.sparse.diags_array(1 / affinities.sum(axis=1)).dot(affinities).tocsr()

@@ -3,7 +3,7 @@
 A CAM is scored twice: plain, and after the release's background step ("weight_cam", "weight_cam +step").
 """
 
-from typing import NamedTuple
+from typing import Iterable, NamedTuple
 
 
 class MapWeights(NamedTuple):
@@ -29,7 +29,7 @@ PSEUDO_MASK = "pseudo mask"
 PREDICTION = "prediction"
 PREDICTION_CRF = f"{PREDICTION} CRF"
 
-# The variant of a CAM that the paper's number stands beside: the release's scripts score maps after the step alone.
+# The variant of a CAM that the paper's number stands beside: the release's scripts score no other.
 PAPER_VARIANT = STEP
 
 
@@ -55,6 +55,11 @@ def variant_of(score: str) -> str | None:
 def beside_paper(name: str) -> str:
     """Score of a CAM that the paper's number stands beside."""
     return name + PAPER_VARIANT
+
+
+def paper_first(scores: Iterable[str]) -> list[str]:
+    """Scores in their order, but CAMs in the variant that has no number of the paper last."""
+    return sorted(scores, key=lambda score: variant_of(score) not in (None, PAPER_VARIANT))
 
 
 def plain(score: str) -> str:

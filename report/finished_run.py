@@ -1,14 +1,20 @@
-"""A run that exists, read without writing into it: settings, scores, classes by frequency, training curves."""
+"""A run that exists, read without writing into it: settings, scores, maps, classes by frequency, training curves."""
 
 import logging
+from functools import cached_property
 from pathlib import Path
 
-from data.sample import InputError
+import numpy as np
+import torch
+
+from data.cam_store import read_record, record_path
+from data.sample import InputError, read_mask
 from frame.chain import STAGES
-from frame.data_sets import open_data_set
+from frame.data_sets import DataSet, open_data_set
 from frame.flags import Flags
 from frame.settings.common import Data
 from frame.weights import load_file
+from refine.fusion import full_size_cams
 from runtime.work_dir import read_json
 from voc12.voc import CLASS_NAMES
 
@@ -18,10 +24,10 @@ BACKGROUND = "background"
 class FinishedRun:
     """What the work directory `path` holds; stages that did not run yet are simply absent.
 
+    config, metrics   what config.json and metrics.json hold, an entry a stage
     settings          flags of all stages together
-    data_set          the data set of the run, or None: then `data_set_problem` says why it cannot be used
-    class_names       foreground classes, in the order of their indices if that is known (`class_counts` needs it)
-    class_counts      n_c, training images of each class, {} if unknown
+    scores            name -> scores of everything that was scored: mIoU and, of each class, IoU and area ratio
+    Everything else is read when it is asked for.
     Raises InputError when there is no run, or its files are damaged.
     """
 
@@ -40,11 +46,12 @@ class FinishedRun:
             raise InputError(f"{self.path / 'config.json'} or metrics.json: not as a stage writes it; run the stages "
                              "again in another --work_dir") from None
         self._check_scores()
-        self.data_set, self.data_set_problem = self._open_data_set()
-        self.class_names, ordered = self._class_names()
-        counts = self.metrics.get("train_sfc", {}).get("class_counts", [])
-        fits = ordered and len(counts) == len(self.class_names)
-        self.class_counts = dict(zip(self.class_names, counts)) if fits else {}
+
+    def _check_scores(self) -> None:
+        needed = {"miou", "class_iou", "class_area_ratio"}
+        if not all(isinstance(scores, dict) and needed <= scores.keys() for scores in self.scores.values()):
+            raise InputError(f"{self.path / 'metrics.json'}: scores without {', '.join(sorted(needed))}; write them "
+                             "again: eval_cam.py --overwrite and eval_sem_seg.py --overwrite")
 
     @property
     def name(self) -> str:
@@ -55,10 +62,35 @@ class FinishedRun:
         """The settings as a stage gets them; flags that the run did not have are at their defaults."""
         return Flags(self.settings)
 
+    # --- stages ---------------------------------------------------------------------------------------------
+
     @property
     def stages(self) -> list[str]:
         """Stages begun, in the order of the chain."""
         return [name for name in STAGES if name in self.config]
+
+    def machine(self, stage: str) -> dict:
+        """Where and how fast a stage ran: hardware, versions and commit; seconds and date once it has finished."""
+        return self.config[stage].get("machine", {})
+
+    def seconds(self) -> dict[str, float]:
+        """Time of each finished stage."""
+        return {stage: self.machine(stage)["seconds"] for stage in self.stages if "seconds" in self.machine(stage)}
+
+    # --- scores ---------------------------------------------------------------------------------------------
+
+    def score(self, stage: str, name: str) -> dict:
+        """What `stage` wrote of a score; {} where it has none."""
+        return self.metrics.get(stage, {}).get("scores", {}).get(name, {})
+
+    def oracle_miou(self, stage: str, name: str) -> float | None:
+        """mIoU at the foreground threshold that pixel labels say is best; None where no threshold was tried."""
+        return self.metrics.get(stage, {}).get("threshold_sweep", {}).get(name, {}).get("oracle_miou")
+
+    @property
+    def splits(self) -> list[str]:
+        """What was scored, each once."""
+        return list(dict.fromkeys(entry["split"] for entry in self.metrics.values() if "split" in entry))
 
     @property
     def benchmark(self) -> str | None:
@@ -67,13 +99,73 @@ class FinishedRun:
             return self.data_set.benchmark
         return "voc12" if self.class_names == CLASS_NAMES else None
 
+    # --- data set and classes -------------------------------------------------------------------------------
+
     @property
-    def is_voc(self) -> bool:
-        return self.benchmark == "voc12"
+    def data_set(self) -> DataSet | None:
+        """The data set of the run, or None: then `data_set_problem` says why it cannot be used."""
+        return self._data_set_or_problem[0]
+
+    @property
+    def data_set_problem(self) -> str | None:
+        return self._data_set_or_problem[1]
+
+    @cached_property
+    def _data_set_or_problem(self) -> tuple[DataSet | None, str | None]:
+        try:
+            return open_data_set(self.flags[Data]), None
+        except InputError as error:
+            return None, str(error)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Foreground classes, in the order of their indices if that is known (`class_counts` needs it)."""
+        return self._class_names_and_ordered[0]
+
+    @cached_property
+    def _class_names_and_ordered(self) -> tuple[tuple[str, ...], bool]:
+        if self.data_set:
+            return tuple(self.data_set.class_names), True
+        if (self.path / "sfc.pth").exists():
+            names = load_file(self.path / "sfc.pth").get("class_names")
+            if names:
+                return tuple(names), True
+        scored = next(iter(self.scores.values()), {"class_iou": {}})["class_iou"]
+        return tuple(name for name in scored if name != BACKGROUND), False
+
+    @property
+    def counts(self) -> list[int]:
+        """n_c, training images of each class, in the order of the indices; [] before stage 1."""
+        return self.metrics.get("train_sfc", {}).get("class_counts", [])
+
+    @cached_property
+    def class_counts(self) -> dict[str, int]:
+        """Class -> n_c; {} if unknown."""
+        names, ordered = self._class_names_and_ordered
+        return dict(zip(names, self.counts)) if ordered and len(self.counts) == len(names) else {}
 
     def classes_by_frequency(self) -> list[str]:
         """Foreground classes, the most frequent first; as they come where the counts are unknown."""
         return sorted(self.class_names, key=lambda name: -self.class_counts.get(name, 0))
+
+    # --- files of an image ----------------------------------------------------------------------------------
+
+    def record_path(self, name: str) -> Path:
+        return record_path(self.path / "cam", name)
+
+    def cams(self, name: str, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """M_W and M_P of an image, each (K+1, H, W), without background step; errors as read_record."""
+        return full_size_cams(read_record(self.record_path(name), self.data_set.num_classes, size), None)
+
+    def mask_path(self, folder: str, name: str) -> Path:
+        """folder: ir_label or sem_seg."""
+        return self.path / folder / f"{name}.png"
+
+    def read_mask(self, folder: str, name: str, size: tuple[int, int]) -> np.ndarray:
+        """(H, W) uint8 class indices of a mask that a stage wrote; errors as data.sample.read_mask."""
+        return read_mask(self.mask_path(folder, name), self.data_set.num_classes, size)
+
+    # --- curves ---------------------------------------------------------------------------------------------
 
     def curves(self) -> dict[str, dict[str, tuple[list[int], list[float]]]]:
         """What TensorBoard holds: stage -> scalar -> (steps, values)."""
@@ -92,26 +184,3 @@ class FinishedRun:
                 out.setdefault(stage, {})[tag.removeprefix(f"{stage}/")] = (
                     [point.step for point in points], [point.value for point in points])
         return out
-
-    def _check_scores(self) -> None:
-        needed = {"miou", "class_iou", "class_area_ratio"}
-        if not all(isinstance(scores, dict) and needed <= scores.keys() for scores in self.scores.values()):
-            raise InputError(f"{self.path / 'metrics.json'}: scores without {', '.join(sorted(needed))}; write them "
-                             "again: eval_cam.py --overwrite and eval_sem_seg.py --overwrite")
-
-    def _open_data_set(self):
-        try:
-            return open_data_set(self.flags[Data]), None
-        except InputError as error:
-            return None, str(error)
-
-    def _class_names(self) -> tuple[tuple[str, ...], bool]:
-        """Foreground classes, and whether they stand in the order of their indices."""
-        if self.data_set:
-            return tuple(self.data_set.class_names), True
-        if (self.path / "sfc.pth").exists():
-            names = load_file(self.path / "sfc.pth").get("class_names")
-            if names:
-                return tuple(names), True
-        scored = next(iter(self.scores.values()), {"class_iou": {}})["class_iou"]
-        return tuple(name for name in scored if name != BACKGROUND), False

@@ -1,10 +1,5 @@
-"""Reports: what came out of a run, and runs side by side, each as one HTML file that opens without a network.
+"""Reports: what came out of a run, and runs side by side, each as one HTML file that opens without a network."""
 
-    python -m tools.report runs/sfc                            # writes runs/sfc/report.html
-    python -m tools.report runs/sfc runs/no_ibr --out a.html   # compares further runs with the first
-"""
-
-import argparse
 import base64
 import io
 import re
@@ -18,21 +13,24 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from data.sample import IGNORE, InputError, read_mask, write_atomically
-from refine.metrics import ConfusionMatrix, as_prediction
-from refine.scored_maps import FINAL_CAM_CRF, PSEUDO_MASK
+from data.sample import IGNORE, InputError, write_atomically
+from refine.metrics import ConfusionMatrix
+from refine.scored_maps import FINAL_CAM_CRF, PSEUDO_MASK, STEP, plain
 from report import charts
 from report.finished_run import BACKGROUND, FinishedRun
+from report.numbers import difference
 from report.pictures import PALETTE, PANELS, as_rgb, stage_pictures
 from report.published import FINAL_CAM, PROTOTYPE_CAM, WEIGHT_CAM
 from report.scores_table import PAPER, rows
-from runtime.command import default_workers, exit_with_message
+from runtime.command import default_workers
 from runtime.parallel import map_images
 
 # Maps in the order of the chain, as the paper writes them; the last one that was scored is drawn as bars.
-LABELS = {WEIGHT_CAM: Markup("M<sub>W</sub> +step"), PROTOTYPE_CAM: Markup("M<sub>P</sub> +step"),
-          FINAL_CAM: Markup("M<sub>final</sub> +step"), FINAL_CAM_CRF: Markup("M<sub>final</sub> + CRF"),
-          PSEUDO_MASK: Markup("pseudo mask")}
+CAM_LABELS = {WEIGHT_CAM: Markup("M<sub>W</sub>"), PROTOTYPE_CAM: Markup("M<sub>P</sub>"),
+              FINAL_CAM: Markup("M<sub>final</sub>")}
+LABELS = {name: label + STEP for name, label in CAM_LABELS.items()} | {
+    FINAL_CAM_CRF: Markup("M<sub>final</sub> + CRF"), PSEUDO_MASK: Markup("pseudo mask")}
+PLAIN_LABELS = {plain(name): label + ", plain" for name, label in CAM_LABELS.items()}
 CHARTED = (WEIGHT_CAM, PROTOTYPE_CAM, FINAL_CAM, PSEUDO_MASK)
 MAP_COLOURS = dict(zip(CHARTED, ("#d9822b", "#3d8bd4", "#a463c9", "#2a9d6f")))
 PANEL_TITLES = {key: Markup(re.sub(r"\$M_{?(\w+)}?\$", r"M<sub>\1</sub>", title)) for key, title in PANELS.items()}
@@ -57,9 +55,10 @@ def write_report(path: str | Path, workers: int = default_workers()) -> Path:
     run = FinishedRun(path)
     groups, problem = picture_groups(run, workers)
     table = rows(run.metrics, run.benchmark)
-    main_scores = [row for name in LABELS for row in table if row[1] == name]
+    main_scores = [row for name in (*LABELS, *PLAIN_LABELS) for row in table if row[1] == name]
     main_scores += [row for row in table if row[0] == "eval_deeplab"]
-    page = _render("report.html.j2", run=run, labels=LABELS, paper=PAPER, main_scores=main_scores,
+    page = _render("report.html.j2", run=run, labels=LABELS, row_labels=LABELS | PLAIN_LABELS,
+                   paper=PAPER.get(run.benchmark, {}), main_scores=main_scores,
                    other_scores=[row for row in table if row not in main_scores],
                    map_colours=MAP_COLOURS, charts=class_charts(run),
                    curves=[charts.training_chart(stage, curves) for stage, curves in run.curves().items()],
@@ -70,15 +69,14 @@ def write_report(path: str | Path, workers: int = default_workers()) -> Path:
 
 def facts(run: FinishedRun) -> dict[str, str]:
     """The line under the title: what ran where."""
-    machines = [run.config[stage].get("machine", {}) for stage in run.stages]
+    machines = [run.machine(stage) for stage in run.stages]
 
     def values(key: str) -> str:
         found = (machine[key] for machine in machines if machine.get(key))
         return ", ".join(dict.fromkeys(short_commit(v) if key == "commit" else str(v) for v in found)) or "unknown"
 
-    splits = dict.fromkeys(entry["split"] for entry in run.metrics.values() if "split" in entry)
-    return {"scored on": ", ".join(splits) or "nothing yet", "seed": str(run.settings.get("seed", "unknown")),
-            "time": duration(sum(machine.get("seconds", 0) for machine in machines)), "hardware": values("hardware"),
+    return {"scored on": ", ".join(run.splits) or "nothing yet", "seed": str(run.settings.get("seed", "unknown")),
+            "time": duration(sum(run.seconds().values())), "hardware": values("hardware"),
             "Python": values("python"), "PyTorch": values("torch"), "commit": values("commit"),
             "finished": max((machine.get("finished", "") for machine in machines), default="") or "not yet"}
 
@@ -87,14 +85,13 @@ def stage_rows(run: FinishedRun) -> list[dict]:
     """Time and speed of each stage. A training's speed is its own figure: its time includes start and end."""
     out = []
     for stage in run.stages:
-        entry, metrics = run.config[stage], run.metrics.get(stage, {})
-        machine = entry.get("machine", {})
+        machine, metrics = run.machine(stage), run.metrics.get(stage, {})
         seconds = machine.get("seconds")
         speed = machine.get("images_per_second")
         if speed is None and seconds and "images" in metrics:
             speed = metrics["images"] / seconds
-        out.append({"stage": stage, "complete": entry.get("complete", False), "seconds": seconds, "speed": speed,
-                    "machine": machine})
+        out.append({"stage": stage, "complete": run.config[stage].get("complete", False), "seconds": seconds,
+                    "speed": speed, "machine": machine})
     return out
 
 
@@ -159,17 +156,16 @@ def score_images(run: FinishedRun, workers: int) -> list[ScoredImage]:
         scored = set()                              # own lists instead of the data set's
     ids = [name for name in masked if name in scored] or masked
     chunks = [ids[i:i + CHUNK] for i in range(0, len(ids), CHUNK)]
-    work = partial(_score_chunk, run.path / "sem_seg", run.data_set)
+    work = partial(_score_chunk, run)
     return [image for part in map_images(work, chunks, workers, "report", images_of=len) for image in part]
 
 
-def _score_chunk(folder: Path, data_set, names: list[str]) -> list[ScoredImage]:
-    out = []
+def _score_chunk(run: FinishedRun, names: list[str]) -> list[ScoredImage]:
+    data_set, out = run.data_set, []
     for name in names:
         truth = data_set.read_mask(name)
         confusion = ConfusionMatrix(data_set.num_classes + 1)
-        mask = read_mask(folder / f"{name}.png", data_set.num_classes, truth.shape)
-        confusion.update(as_prediction(mask), truth)
+        confusion.update(run.read_mask("sem_seg", name, truth.shape), truth)
         present = np.unique(truth[(truth != 0) & (truth != IGNORE)])
         out.append(ScoredImage(name, 100 * confusion.miou(), tuple(data_set.class_names[c - 1] for c in present)))
     return out
@@ -256,7 +252,7 @@ def difference_charts(runs: list[FinishedRun], names: list[str], classes: list[s
     out = {}
     for label in (name for name in LABELS if all(name in run.scores for run in runs)):
         base = runs[0].scores[label]["class_iou"]
-        differences = {name: {c: _difference(run.scores[label]["class_iou"].get(c), base.get(c)) for c in classes}
+        differences = {name: {c: difference(run.scores[label]["class_iou"].get(c), base.get(c)) for c in classes}
                        for name, run in zip(names[1:], runs[1:])}
         out[label] = charts.difference_chart(classes, differences)
     return out
@@ -296,30 +292,14 @@ def delta(value: float | None) -> Markup:
     return Markup('<span class="delta{}">{}</span>').format(kind, f"{value:+.1f}".replace("-", "−"))
 
 
-def _difference(value: float | None, base: float | None) -> float | None:
-    return None if value is None or base is None else value - base
-
-
 def _render(template: str, **values) -> str:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                               lstrip_blocks=True, undefined=StrictUndefined)
     environment.filters |= {"duration": duration, "number": number}
-    environment.globals |= {"chip": chip, "delta": delta, "difference": _difference, "short_commit": short_commit}
+    environment.globals |= {"chip": chip, "delta": delta, "difference": difference, "short_commit": short_commit}
     return environment.get_template(template).render(values)
 
 
 def _write(path: Path, page: str) -> Path:
     write_atomically(path, lambda file: file.write(page.encode()))
     return path
-
-
-def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description="Write RUN/report.html, or the comparison of several runs.")
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="work directory; others are compared with the first")
-    parser.add_argument("--out", metavar="FILE", default="comparison.html", help="file of the comparison (%(default)s)")
-    args = parser.parse_args(argv)
-
-    def write() -> None:
-        print(write_report(args.runs[0]) if len(args.runs) == 1 else write_comparison(args.runs, args.out))
-
-    exit_with_message(write)

@@ -1,9 +1,6 @@
-"""Pictures of CAMs and masks.
+"""Pictures of CAMs and masks."""
 
-    python -m tools.visualize RUN --ids 2007_000032,2007_000039 [--out DIR]     # one PNG an image
-"""
-
-import argparse
+from functools import partial
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -11,18 +8,14 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
-from data.cam_store import read_record
-from data.sample import IGNORE, InputError, palette, read_image, read_mask, write_atomically
+from data.sample import IGNORE, InputError, palette, read_image, write_atomically
 from frame import network
 from frame.settings.common import BackboneChoice
 from frame.settings.irn import IrnCrop
-from refine.fusion import full_size_cams
+from net.precision import EPS
 from refine.scored_maps import CAMS, FINAL_CAM, PROTOTYPE_CAM, WEIGHT_CAM
 from report.finished_run import FinishedRun
-from runtime.command import exit_with_message
 from runtime.device import default_device, prepare_device
 
 PALETTE = np.array(palette(), np.uint8).reshape(-1, 3)
@@ -34,7 +27,7 @@ PANELS = {"image": "image", WEIGHT_CAM: "$M_W$", PROTOTYPE_CAM: "$M_P$", FINAL_C
 
 def heat_map(image: np.ndarray, cam: np.ndarray, opacity: float = 0.5) -> np.ndarray:
     """(H, W, 3) uint8 image under the colours of a CAM (H, W), stretched to its maximum."""
-    level = np.uint8(255 * np.clip(cam / max(float(cam.max()), 1e-5), 0, 1))
+    level = np.uint8(255 * np.clip(cam / max(float(cam.max()), EPS), 0, 1))
     colours = cv2.applyColorMap(level, cv2.COLORMAP_JET)[..., ::-1]
     return np.uint8(opacity * colours + (1 - opacity) * image)
 
@@ -77,15 +70,14 @@ def stage_pictures(run: FinishedRun, ids: list[str]) -> Iterator[tuple[str, dict
         size = image.shape[:2]
         pictures = {"image": image}
         if (run.path / "cam").is_dir():
-            record = read_record(run.path / "cam" / f"{name}.npz", run.data_set.num_classes, size)
-            cams = full_size_cams(record, None)
+            cams = run.cams(name, size)
             pictures |= {key: heat_map(image, weights.mix(*cams)[1:].amax(0).numpy()) for key, weights in CAMS.items()}
-        if (run.path / "ir_label" / f"{name}.png").exists():
-            pictures["ir_label"] = read_mask(run.path / "ir_label" / f"{name}.png", run.data_set.num_classes, size)
+        if run.mask_path("ir_label", name).exists():
+            pictures["ir_label"] = run.read_mask("ir_label", name, size)
         if edge_map:
             pictures["edge_map"] = edge_map(image)
-        if (run.path / "sem_seg" / f"{name}.png").exists():
-            pictures["pseudo_mask"] = read_mask(run.path / "sem_seg" / f"{name}.png", run.data_set.num_classes, size)
+        if run.mask_path("sem_seg", name).exists():
+            pictures["pseudo_mask"] = run.read_mask("sem_seg", name, size)
         if run.data_set.mask_path(name).exists():
             pictures["ground_truth"] = run.data_set.read_mask(name, size)
         yield name, pictures
@@ -102,7 +94,7 @@ def edge_predictor(run: FinishedRun) -> Callable[[np.ndarray], np.ndarray]:
         edge = model.predict_edge(model.backbone.prepare(pixels)[0], pad_to)
         edge = F.interpolate(edge[None], scale_factor=model.stride, mode="bilinear", align_corners=False)[0, 0]
         edge = edge[:image.shape[0], :image.shape[1]].cpu().numpy()
-        return np.repeat(np.uint8(255 * edge / max(float(edge.max()), 1e-5))[..., None], 3, axis=2)
+        return np.repeat(np.uint8(255 * edge / max(float(edge.max()), EPS))[..., None], 3, axis=2)
 
     return edge_map
 
@@ -119,8 +111,10 @@ def legend(pictures: dict[str, np.ndarray], class_names) -> dict[str, tuple[int,
     return {names[index]: tuple(PALETTE[index].tolist()) for index in shown}
 
 
-def strip(name: str, pictures: dict[str, np.ndarray], class_names) -> Figure:
-    """All pictures of an image in a row, their titles above, the legend of the classes below."""
+def strip(name: str, pictures: dict[str, np.ndarray], class_names):
+    """Matplotlib figure of all pictures of an image in a row, their titles above, the legend of the classes below."""
+    from matplotlib.figure import Figure  # takes half a second that the stages using this module save
+    from matplotlib.patches import Patch
     height, width = pictures["image"].shape[:2]
     figure = Figure(figsize=(2 * len(pictures), 2 * height / width + 0.8), layout="constrained")
     figure.suptitle(name, fontsize=10, parse_math=False)
@@ -138,17 +132,8 @@ def strip(name: str, pictures: dict[str, np.ndarray], class_names) -> Figure:
     return figure
 
 
-def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description="Write one PNG an image: what every stage made of it.")
-    parser.add_argument("run", metavar="RUN", help="work directory of a run")
-    parser.add_argument("--ids", required=True, help="comma-separated image ids")
-    parser.add_argument("--out", metavar="DIR", help="folder to write; default: RUN/pictures")
-    args = parser.parse_args(argv)
-    exit_with_message(lambda: write_strips(FinishedRun(args.run), args.ids.split(","), args.out))
-
-
-def write_strips(run: FinishedRun, ids: list[str], out: str | Path | None = None) -> list[Path]:
-    """Write DIR/ID.png of each id, by default into RUN/pictures, and print the paths."""
+def write_strips(run: FinishedRun, ids: list[str], out: str | Path | None = None) -> Iterator[Path]:
+    """Write DIR/ID.png of each id, by default into RUN/pictures, and yield its path; errors as stage_pictures."""
     if not run.data_set:
         raise InputError(run.data_set_problem)
     for name in ids:
@@ -156,10 +141,8 @@ def write_strips(run: FinishedRun, ids: list[str], out: str | Path | None = None
             raise InputError(f"--ids {name}: the data set {run.data_set.root} has no such image; give ids of its lists")
     folder = Path(out) if out else run.path / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
     for name, pictures in stage_pictures(run, ids):
         figure = strip(name, pictures, run.data_set.class_names)
-        paths.append(folder / f"{name}.png")
-        write_atomically(paths[-1], lambda file: figure.savefig(file, format="png", dpi=150))
-        print(paths[-1])
-    return paths
+        path = folder / f"{name}.png"
+        write_atomically(path, partial(figure.savefig, format="png", dpi=150))
+        yield path

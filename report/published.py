@@ -1,4 +1,4 @@
-"""The paper's tables as data: which settings they compare, which score of which stage, and the published numbers."""
+"""The paper's tables and figures as data: settings that they compare, scores of which stage, published numbers."""
 
 from typing import NamedTuple
 
@@ -80,6 +80,20 @@ CLASS_SETS = ("overall", "many", "medium", "few")
 GAINS = {"VI": (6.9, 5.6, 6.5, 8.6), "V": (9.6, 9.5, 6.5, 12.9)}
 GAIN_TITLE = "gain over Base on class sets"
 TABLE_NUMBERS = (*TABLES, 7)
+
+
+# Figures 3 and 4, CAMs of several settings: title, setting and map of each column.
+FIGURES = {
+    3: (("$M_W$", "Base", scored_maps.WEIGHT_CAM), ("$M_P$", "Base", scored_maps.PROTOTYPE_CAM),
+        ("$M_{final}$ of SFC", "V", scored_maps.FINAL_CAM)),
+    4: (("Base", "Base", scored_maps.WEIGHT_CAM), ("I: + IBR", "I", scored_maps.WEIGHT_CAM),
+        ("II: MSDW, no IBR", "II", scored_maps.FINAL_CAM), ("V: SFC", "V", scored_maps.FINAL_CAM)),
+}
+
+
+def figure_settings(number: int) -> tuple[str, ...]:
+    """Settings that a figure shows, each once."""
+    return tuple(dict.fromkeys(setting for _, setting, _ in FIGURES[number]))
 
 
 def compared_rows(table: int) -> tuple[Row, ...]:

@@ -16,11 +16,12 @@ from data.sample import InputError, read_list
 from frame.stage import run_alone
 from net.resnet import Backbone
 from net.sfc import SFCNet
-from paper import analysis as analyse
-from paper import analysis_page
+from paper import analysis_page, conclusions
+from paper.analysis import analyse, spaced
 from paper.cam_counts import CamCounts, part_index
 from paper.shared_features import GradientSums, PrototypeMeans, RegionMeans, observe, projection
 from tests.conftest import TINY
+from tools import analyse as command
 
 HEAD, TAIL = 1, 2
 RED, GREEN, BLUE = np.eye(3, dtype=np.uint8) * 255      # features of the shared part and of the two other parts
@@ -62,7 +63,7 @@ def test_projections_on_mean_features_of_parts(known):
     means = RegionMeans(2, 3)
     means.update(seen.top_features[0], truth, parts)
     weights = known.classifier.weight.detach().flatten(1)
-    head, tail = (analyse.projections(weights[index - 1], means, index, [HEAD, TAIL]) for index in (HEAD, TAIL))
+    head, tail = (conclusions.projections(weights[index - 1], means, index, [HEAD, TAIL]) for index in (HEAD, TAIL))
 
     assert seen.score[0].tolist() == pytest.approx([(1 + 2 + 1 - 1 + 0) / 5, (-1 - 1 - 1 + 3 + 0) / 5])
     assert {region: found["projection"] for region, found in head.items()} == pytest.approx(
@@ -78,7 +79,8 @@ def test_region_means_weight_cells_by_their_pixels():
     means = RegionMeans(1, 1)
     truth = np.array([[1, 1, 1, 255]] * 2)
     means.update(torch.tensor([[[1.0, 4.0]]]), truth, np.zeros_like(truth))
-    assert means.mean(0, [1]).tolist() == pytest.approx([2]) and means.mean(0, [0]) is None and means.mean(1, [1]) is None
+    assert means.mean(0, [1]).tolist() == pytest.approx([2])
+    assert means.mean(0, [0]) is None and means.mean(1, [1]) is None
 
 
 def test_prototypes_of_known_seeds(known):
@@ -128,10 +130,10 @@ def test_gradients_are_those_of_the_loss():
 
 def test_negatives_that_show_the_shared_part():
     """Classes 0 and 1 share a part, 2 does not: of class 0's negatives, only the image of class 1 shows it."""
-    kin = analyse.kin_matrix(("a", "b", "c"), {"body": ["a", "b"], "other": ["c"]})
+    kin = conclusions.kin_matrix(("a", "b", "c"), {"body": ["a", "b"], "other": ["c"]})
     assert kin.tolist() == [[True, True, False], [True, True, False], [False, False, True]]
     sums = GradientSums(kin)
-    sums.update(torch.tensor([[0.0, 0, 0], [log(3), 0, 0], [log(9), 0, 0]]), torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1]]))
+    sums.update(torch.tensor([[0.0, 0, 0], [log(3), 0, 0], [log(9), 0, 0]]), torch.eye(3, dtype=torch.int64))
     first = sums.of_class(0)
     assert first["kin_negatives"] == 1 and first["ratio_kin"] == pytest.approx(0.5 / 0.75)
     assert first["ratio"] == pytest.approx(0.5 / (0.75 + 0.9))
@@ -167,7 +169,7 @@ def rows_of(record, parts=PARTS):
     counts.update(record, TRUTH, np.zeros_like(TRUTH) if parts is None else part_index(parts, beside_head=True))
     merged = CamCounts(2, parts is not None)
     merged.merge(counts)
-    rows = analyse.map_rows(merged, ("head", "tail"), HEAD)
+    rows = conclusions.map_rows(merged, ("head", "tail"), HEAD)
     return {(row["class"], row["map"], row["background"]): row for row in rows}
 
 
@@ -205,26 +207,27 @@ def test_maps_without_part_masks():
 
 def test_spearman_of_known_ranks():
     """Ranks 1 2 3 against 3 1 2: rho = 1 - 6 * 6 / (3 * 8); the class without training image does not count."""
-    found = analyse.spearman([5, 60, 700, 0], [3.0, 1.0, 2.0, 9.0])
+    found = conclusions.spearman([5, 60, 700, 0], [3.0, 1.0, 2.0, 9.0])
     assert found["rho"] == pytest.approx(-0.5) and found["classes"] == 3
 
 
 @pytest.mark.parametrize("values", [[1.0, 1.0, 1.0], [1.0, 2.0, None]])
 def test_spearman_of_too_little(values):
-    assert analyse.spearman([1, 2, 3], values)["rho"] is None
+    assert conclusions.spearman([1, 2, 3], values)["rho"] is None
 
 
 def test_evenly_spaced_ids():
     ids = [str(i) for i in range(9)]
-    assert analyse.spaced(ids, 3) == ["0", "4", "8"] and analyse.spaced(ids, 20) == analyse.spaced(ids, None) == ids
+    assert spaced(ids, 3) == ["0", "4", "8"] and spaced(ids, 20) == spaced(ids, None) == ids
 
 
 def test_mean_over_runs():
     """rho of 0.2 and 0.6: mean 0.4, standard deviation 0.4 / sqrt 2; of -0.1 and none, none agrees with the sign."""
     def result(first, second):
         means = {"mean_many": 1.0, "mean_medium": None, "mean_few": 3.0}
-        return {"conclusions": [{"conclusion": "2", "quantity": "area", "expected": "rho > 0, few < 1 < many", "rho": first} | means,
-                                {"conclusion": "1", "quantity": "cosine", "expected": "rho > 0", "rho": second} | means]}
+        area = {"conclusion": "2", "quantity": "area", "expected": "rho > 0, few < 1 < many", "rho": first}
+        cosine = {"conclusion": "1", "quantity": "cosine", "expected": "rho > 0", "rho": second}
+        return {"conclusions": [area | means, cosine | means]}
 
     lines = [[cell.strip() for cell in line.split("|")[1:-1]]
              for line in analysis_page.across_runs([result(0.2, -0.1), result(0.6, None)]).splitlines()[2:]]
@@ -253,7 +256,7 @@ def copy(finished, tmp_path):
 def call(*arguments):
     """Exit status of the command."""
     try:
-        analyse.main([*map(str, arguments), "--num_workers", "0", "--device", "cpu"])
+        command.main([*map(str, arguments), "--num_workers", "0", "--device", "cpu"])
     except SystemExit as stop:
         return stop.code
     return 0
@@ -280,7 +283,7 @@ def test_command_writes_everything(finished, mini, capsys):
 
 
 def test_maps_agree_with_eval_cam(finished):
-    result = analyse.analyse(finished)
+    result = analyse(finished)
     metrics = json.loads((finished / "metrics.json").read_text())["eval_cam"]
     theirs = {"weight_cam": "weight_cam", "prototype_cam": "prototype_cam", "final_cam": "final_cam 1"}
     for row in result["maps"]:
@@ -295,7 +298,7 @@ def test_maps_agree_with_eval_cam(finished):
 def test_list_and_limit(finished, mini, tmp_path):
     ids = read_list(mini / "ImageSets/Segmentation/train.txt")
     (tmp_path / "some.txt").write_text("\n".join(ids[:5]))
-    result = analyse.analyse(finished, ids_list=tmp_path / "some.txt", limit=3)
+    result = analyse(finished, ids_list=tmp_path / "some.txt", limit=3)
     assert result["images"] == 3 and result["training_images"] == 3
 
 
@@ -303,7 +306,7 @@ def test_data_set_without_part_masks(copy, mini, tmp_path):
     root = shutil.copytree(mini, tmp_path / "data", ignore=shutil.ignore_patterns("SegmentationPart"))
     config = copy / "config.json"
     config.write_text(config.read_text().replace(json.dumps(str(mini)), json.dumps(str(root))))
-    result = analyse.analyse(copy)
+    result = analyse(copy)
     assert {row["recall_shared"] for row in result["maps"]} == {None}
     weight = result["classes"][0]["weight"]
     assert weight["f0"]["cosine"] is None and weight["others"]["cosine"] is not None
@@ -323,17 +326,17 @@ def test_images_without_record_or_mask(copy, mini, tmp_path):
     listed.write_text(ids[0])
     (copy / "cam" / f"{ids[0]}.npz").unlink()
     with pytest.raises(InputError, match="CAM record is missing .1 of 1.*make_cam"):
-        analyse.analyse(copy, ids_list=listed)
-    assert analyse.analyse(copy)["images"] == len(ids) - 1              # without a list: those that have a record
+        analyse(copy, ids_list=listed)
+    assert analyse(copy)["images"] == len(ids) - 1              # without a list: those that have a record
     root = shutil.copytree(mini, tmp_path / "data")
     for folder in ("SegmentationClass", "SegmentationClassAug"):
         (root / folder / f"{ids[1]}.png").unlink()
     config = copy / "config.json"
     config.write_text(config.read_text().replace(json.dumps(str(mini)), json.dumps(str(root))))
     with pytest.raises(InputError, match="mask is missing .1 of.*--ids_list"):
-        analyse.analyse(copy)
+        analyse(copy)
 
 
 def test_another_training_list_is_refused(finished, mini):
     with pytest.raises(InputError, match="8 ids.*trained on 24 ids.*--train_list"):
-        analyse.analyse(finished, train_list=mini / "ImageSets/Segmentation/val.txt")
+        analyse(finished, train_list=mini / "ImageSets/Segmentation/val.txt")

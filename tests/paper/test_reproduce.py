@@ -1,6 +1,7 @@
 """Tables and figures of the paper as commands."""
 
 import csv
+import json
 import re
 import signal
 import subprocess
@@ -18,9 +19,11 @@ from frame.presets import overrides
 from frame.settings import GROUPS
 from paper import figures as paper_figures
 from paper import reproduce, results
-from paper.results import Outcome, Series
+from paper.results import Series
+from paper.series import Choices, RunSeries
 from report.finished_run import FinishedRun
 from report.published import GAINS, SETTINGS, TABLES
+from tools import reproduce as command
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY_DATA = "--num_train 24 --num_val 8 --image_size 64 --num_classes 4 --workers 1"
@@ -28,14 +31,15 @@ TINY_RUN = ("--crop_size 64 --resize_long 48,80 --epochs 1 --batch_size 6 --ibr_
             "--num_workers 0 --device cpu")
 
 
-def parse(*flags):
-    return reproduce.build_parser().parse_args(list(map(str, flags)))
+def planned(*flags) -> RunSeries:
+    """The series that the flags ask for."""
+    return RunSeries(Choices(**vars(command.build_parser().parse_args(list(map(str, flags))))))
 
 
 def call(monkeypatch, *flags):
     monkeypatch.setattr(sys, "argv", ["reproduce.py", *map(str, flags)])
     try:
-        reproduce.main()
+        command.main()
     except SystemExit as stop:
         return stop.code
     return 0
@@ -70,31 +74,32 @@ def test_settings_are_named_by_what_is_on():
 # --- the plan -------------------------------------------------------------------------------------------------
 
 def test_tables_share_their_runs():
-    runs = reproduce.plan(parse("--table", "4,5,6,7", "--seeds", "0,1"))
+    runs = planned("--table", "4,5,6,7", "--seeds", "0,1").runs
     assert sorted((run.setting, run.seed) for run in runs) == sorted((s, seed) for s in SETTINGS for seed in (0, 1))
     assert {run.last_stage for run in runs} == {"eval_cam"}
 
 
 def test_chosen_settings_alone():
-    runs = reproduce.plan(parse("--table", "4,5", "--settings", "Base,VI"))
+    runs = planned("--table", "4,5", "--settings", "Base,VI").runs
     assert sorted(run.setting for run in runs) == ["Base", "VI"]
 
 
 def test_a_run_goes_as_far_as_any_table_needs():
-    runs = {(run.setting, run.seg_net): run.last_stage for run in reproduce.plan(parse("--table", "1,4"))}
+    runs = {(run.setting, run.seg_net): run.last_stage for run in planned("--table", "1,4").runs}
     assert runs["V", ""] == "eval_sem_seg" and runs["Base", ""] == "eval_cam"
-    runs = reproduce.plan(parse("--table", "2"))
-    assert [(run.seg_net, run.last_stage) for run in runs] == [("", "eval_deeplab"), ("deeplabv1_resnet38", "eval_deeplab")]
-    command = reproduce.run_command(parse("--table", "2", "--resnet38_init", "w.pth"), runs[1])
-    assert command[command.index("--label_dir") + 1].endswith("V_seed0/sem_seg")
-    assert command[command.index("--seg_init") + 1] == "w.pth"
+    series = planned("--table", "2", "--resnet38_init", "w.pth")
+    assert [(run.seg_net, run.last_stage) for run in series.runs] == [
+        ("", "eval_deeplab"), ("deeplabv1_resnet38", "eval_deeplab")]
+    words = series.run_command(series.runs[1])
+    assert words[words.index("--label_dir") + 1].endswith("V_seed0/sem_seg")
+    assert words[words.index("--seg_init") + 1] == "w.pth"
 
 
 def test_flags_cannot_undo_the_setting():
-    args = parse("--table", "4", "--flags", "--dw_w_weight 0.5 --seed 9")
-    run = next(run for run in reproduce.plan(args) if run.setting == "III")
-    parsed = parse_flags(build_parser(GROUPS, ""), overrides, [
-        word for word in reproduce.run_command(args, run)[2:] if word not in ("--no-report", "--to", "eval_cam")]).values
+    series = planned("--table", "4", "--flags", "--dw_w_weight 0.5 --seed 9")
+    run = next(run for run in series.runs if run.setting == "III")
+    words = [word for word in series.run_command(run)[2:] if word not in ("--no-report", "--to", "eval_cam")]
+    parsed = parse_flags(build_parser(GROUPS, ""), overrides, words).values
     assert parsed["dw_w_weight"] == 0 and parsed["seed"] == 0
 
 
@@ -102,18 +107,52 @@ def test_every_table_can_be_planned(monkeypatch, capsys, tmp_path):
     assert call(monkeypatch, "--table", "all", "--dry_run", "--runs_dir", tmp_path) == 0
     printed = capsys.readouterr().out.splitlines()
     assert sum("run_sample.py" in line for line in printed) == 10 and "10 of 10 runs are missing" in printed[-1]
-    assert call(monkeypatch, "--table", "all", "--dry_run", "--dataset", "voc12", "--voc12_root", "V", "--runs_dir", tmp_path) == 0
+    voc = ("--dataset", "voc12", "--voc12_root", "V")
+    assert call(monkeypatch, "--table", "all", "--dry_run", *voc, "--runs_dir", tmp_path) == 0
     assert "one GPU" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
 def test_number_of_processes_makes_no_other_run():
-    one, two, other = (parse("--table", "6", *more) for more in ((), ("--jobs", 2), ("--flags", "--epochs 1")))
-    run = reproduce.plan(one)[0]
-    assert reproduce.identity(one, run) == reproduce.identity(two, run) != reproduce.identity(other, run)
+    one, two, other = (planned("--table", "6", *more) for more in ((), ("--jobs", 2), ("--flags", "--epochs 1")))
+    run = one.runs[0]
+    assert one.identity(run) == two.identity(run) != other.identity(run)
 
 
-@pytest.mark.parametrize("flags", [("--table", "8"), ("--table", "four"), ("--table", "4", "--settings", "XI"), (), ("--table", "4", "--class_sets", "1,2")])
+def test_what_is_complete_does_not_depend_on_how_programs_are_started():
+    """The commands as command.json of earlier versions holds them."""
+    series = planned("--table", "6", "--mini", "--num_train 9", "--flags", "--epochs 1", "--runs_dir", "runs")
+    assert series.identity(series.runs[0]) == [
+        ["mini_voc.py", "runs/mini/data_seed0", "--seed", "0", "--num_train", "9"],
+        ["run_sample.py", "--voc12_root", "runs/mini/data_seed0", "--preset", "mini", "--work_dir", "runs/mini/V_seed0",
+         "--quiet", "--no-report", "--threshold_sweep", "--epochs", "1", "--seed", "0", "--to", ""]]
+    coco = planned("--table", "3", "--dataset", "coco14", "--coco_root", "C", "--coco_prepared", "P")
+    assert coco.identity(coco.runs[0])[0][:7] == ["run_sample.py", "--dataset", "coco14", "--coco_root", "C",
+                                                  "--coco_prepared", "P"]
+
+
+def test_the_data_set_can_be_generated_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    series = planned("--table", "6", "--mini", TINY_DATA, "--runs_dir", "runs")
+    assert reproduce.call(series.data_command(0), 1, cwd=ROOT) == ""
+    assert (tmp_path / "runs/mini/data_seed0/JPEGImages").is_dir()
+
+
+def test_hours_come_from_finished_runs_that_took_every_stage(tmp_path):
+    series = planned("--table", "4", "--settings", "V", "--runs_dir", tmp_path)
+    folder = tmp_path / "mini/IV_seed3"
+    folder.mkdir(parents=True)
+    times = {"train_sfc": 7200.0, "make_cam": 1800.0}
+    for expected in ((pytest.approx(0.03 + 0.01 + 0.006), False), (3.0, True)):            # guessed, then known
+        config = {stage: {"settings": {}, "machine": {"seconds": seconds}} for stage, seconds in times.items()}
+        (folder / "config.json").write_text(json.dumps(config))
+        assert series.expected_hours(series.runs) == [expected]
+        times["eval_cam"] = 1800.0
+
+
+@pytest.mark.parametrize("flags", [
+    ("--table", "8"), ("--table", "four"), ("--table", "4", "--settings", "XI"), (),
+    ("--table", "4", "--class_sets", "1,2")])
 def test_unusable_flags(monkeypatch, flags):
     assert call(monkeypatch, *flags) == 2
 
@@ -132,17 +171,20 @@ def test_no_twin_of_real_data(monkeypatch, capsys, mini):
 
 # --- numbers --------------------------------------------------------------------------------------------------
 
-def outcome(classes: dict[str, float], final: float = 0, counts=(90, 10, 20), **more) -> Outcome:
-    """A run whose M_W after the step has the given class IoUs and whose M_final is `final` higher in each."""
+def write_run(path: Path, classes: dict[str, float], final: float = 0, counts=(90, 10, 20)) -> FinishedRun:
+    """A run whose M_W has the given class IoUs (plain: half of them) and whose M_final is `final` higher in each."""
     iou = {"background": 80.0, **classes}
     shifted = {name: value + final for name, value in iou.items()}
-    scores = {name: {"miou": sum(values.values()) / len(values), "class_iou": values}
-              for name, values in (("weight_cam +step", iou), ("final_cam 1 +step", shifted))}
-    # Without the background step, which the paper's numbers do not stand beside, each map is 1 lower.
-    scores |= {name.removesuffix(" +step"): {"miou": score["miou"] - 1} for name, score in list(scores.items())}
+    halved = {name: value / 2 for name, value in iou.items()}
+    scores = {name: {"miou": sum(values.values()) / len(values), "class_iou": values, "class_area_ratio": {}}
+              for name, values in (("weight_cam +step", iou), ("final_cam 1 +step", shifted), ("weight_cam", halved))}
     machine = {"hardware": "cpu", "torch": "2", "finished": "2026-01-02 00:00:00"}
-    return Outcome({"eval_cam": {"machine": machine}},
-                   {"train_sfc": {"class_counts": list(counts)}, "eval_cam": {"split": "train (9 images)", "scores": scores, **more}})
+    metrics = {"train_sfc": {"class_counts": list(counts)},
+               "eval_cam": {"split": "train (9 images)", "scores": scores}}
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps({"eval_cam": {"settings": {}, "machine": machine}}))
+    (path / "metrics.json").write_text(json.dumps(metrics))
+    return FinishedRun(path)
 
 
 def test_mean_and_spread():
@@ -155,39 +197,52 @@ def text_of(path) -> str:
     return re.sub(" +", " ", path.read_text())
 
 
-def make_series(data, gain):
-    """Two seeds; Base has 40, 50, 60; V's M_final is `gain` higher for the seeds' first and twice that for the second."""
+def make_series(folder, data, gain):
+    """Two seeds; Base has 40, 50, 60; the others' M_final is `gain` higher in seed 0 and twice that in seed 1."""
     base = {"a": 40.0, "b": 50.0, "c": 60.0}
-    outcomes = {}
-    for seed in (0, 1):
-        outcomes["Base", "", seed] = outcome(base)
-        for setting in ("V", "VI"):
-            outcomes[setting, "", seed] = outcome(base, gain * (seed + 1))
-    return Series(data, outcomes)
+    return Series(data, {
+        (setting, "", seed): write_run(folder / data / f"{setting}{seed}", base, of_setting * (seed + 1))
+        for setting, of_setting in (("Base", 0), ("V", gain), ("VI", gain)) for seed in (0, 1)})
 
 
 def test_tables_hold_the_runs_numbers(tmp_path, capsys):
-    paths = results.write_table(4, [make_series("mini", 4.0)], tmp_path, "x", "the command")
+    paths = results.write_table(4, [make_series(tmp_path, "mini", 4.0)], tmp_path, "x", "the command")
     text = text_of(paths[0])
-    assert "| Base | none | weight_cam | 55.1 | 57.5 ± 0.0 (2) | 56.5 ± 0.0 (2) |" in text
-    assert "| V | IBR, L_DW^P, L_DW^W | final_cam 1 | 64.7 | 63.5 ± 2.8 (2) | 62.5 ± 2.8 (2) |" in text    # 61.5 and 65.5
-    assert "| I | IBR | weight_cam | 55.9 | - | - |" in text                                  # not run
+    assert "| row | on | scored | paper | mini, scored as the paper | mini, plain |" in text
+    assert "| Base | none | weight_cam +step | 55.1 | 57.5 ± 0.0 (2) | 28.8 ± 0.0 (2) |" in text
+    assert "| V | IBR, L_DW^P, L_DW^W | final_cam 1 +step | 64.7 | 63.5 ± 2.8 (2) | - |" in text         # 61.5 and 65.5
+    assert "| I | IBR | weight_cam +step | 55.9 | - | - |" in text                                      # not run
     assert "train (9 images)" in text and "2026-01-02" in text and "`the command`" in text
     rows = list(csv.DictReader(open(paths[1])))
-    line = next(row for row in rows if row["row"] == "V" and row["quantity"] == "background step")
-    assert (line["mean"], line["seeds"], line["values"]) == ("63.5", "2", "0:61.500 1:65.500")
+    line = next(row for row in rows if row["row"] == "V" and row["quantity"] == "scored as the paper")
+    assert (line["map"], line["mean"], line["seeds"], line["values"]) == (
+        "final_cam 1 +step", "63.5", "2", "0:61.500 1:65.500")
+    assert [(row["map"], row["mean"]) for row in rows if row["row"] == "Base" and row["quantity"] == "plain"] == [
+        ("weight_cam", "28.75")]
+
+
+def test_a_table_says_whose_numbers_are_whose(tmp_path):
+    """The paper's numbers of CAMs belong to those after the background step; CRF and masks have one variant."""
+    runs = make_series(tmp_path, "voc12", 4.0)
+    found = runs.runs["V", "", 0].metrics
+    found["eval_cam"]["scores"] |= {"final_cam 1": {"miou": 50.0}, "final_cam CRF": {"miou": 69.0}}
+    text = text_of(results.write_table(1, [runs], tmp_path, "x", "")[0])
+    assert "| CAM | IBR, L_DW^P, L_DW^W | final_cam 1 +step | 64.7 | 63.5 ± 2.8 (2) | 50.0 (1) |" in text
+    assert "| CRF | IBR, L_DW^P, L_DW^W | final_cam CRF | 69.4 | 69.0 (1) | - |" in text
+    assert "after the background step (+step)" in text and '"plain": without the step' in text
+    assert "background step" not in text_of(results.write_table(3, [runs], tmp_path, "x", "")[0])
 
 
 def test_twins_are_compared_seed_by_seed(tmp_path):
-    twins = [make_series(results.LONG_TAILED, 4.0), make_series(results.BALANCED, 1.0)]
+    twins = [make_series(tmp_path, results.LONG_TAILED, 4.0), make_series(tmp_path, results.BALANCED, 1.0)]
     text = text_of(results.write_table(4, twins, tmp_path, "x", "")[0])
-    assert "| V | background step | +9.6 | 6.0 ± 2.8 (2) | 1.5 ± 0.7 (2) | 4.5 ± 2.1 (2) |" in text
+    assert "| V | scored as the paper | +9.6 | 6.0 ± 2.8 (2) | 1.5 ± 0.7 (2) | 4.5 ± 2.1 (2) |" in text
 
 
 def test_gains_on_class_sets(tmp_path):
-    series = make_series("mini", 4.0)
-    for seed in (0, 1):                                                    # V: class a (90 images) gains 9 more, b 3 less
-        scores = series.outcomes["V", "", seed].metrics["eval_cam"]["scores"]["final_cam 1 +step"]["class_iou"]
+    series = make_series(tmp_path, "mini", 4.0)
+    for seed in (0, 1):                                         # V: class a (90 images) gains 9 more, b 3 less
+        scores = series.runs["V", "", seed].metrics["eval_cam"]["scores"]["final_cam 1 +step"]["class_iou"]
         scores["a"], scores["b"] = scores["a"] + 9, scores["b"] - 3
     text = text_of(results.write_table(7, [series], tmp_path, "x", "", (50, 15))[0])
     assert "| VI many | 5.6 | 6.0 ± 2.8 (2) |" in text
@@ -198,11 +253,11 @@ def test_gains_on_class_sets(tmp_path):
 
 
 def test_a_balanced_twin_is_divided_like_its_long_tailed_set(tmp_path):
-    twins = [make_series(results.LONG_TAILED, 4.0), make_series(results.BALANCED, 0.0)]
-    for (_, _, seed), found in twins[1].outcomes.items():
+    twins = [make_series(tmp_path, results.LONG_TAILED, 4.0), make_series(tmp_path, results.BALANCED, 0.0)]
+    for found in twins[1].runs.values():
         found.metrics["train_sfc"]["class_counts"] = [40, 40, 40]
     for seed in (0, 1):
-        twins[1].outcomes["V", "", seed].metrics["eval_cam"]["scores"]["final_cam 1 +step"]["class_iou"]["a"] += 5
+        twins[1].runs["V", "", seed].metrics["eval_cam"]["scores"]["final_cam 1 +step"]["class_iou"]["a"] += 5
     text = text_of(results.write_table(7, twins, tmp_path, "x", "")[0])
     assert "| V many | 9.5 | 6.0 ± 2.8 (2) | 5.0 ± 0.0 (2) | 1.0 ± 2.8 (2) |" in text
 
@@ -263,7 +318,8 @@ def test_a_signal_says_how_to_go_on(finished, tmp_path):
     """The running chain is told too, and the message names the module as it was started."""
     _, flags = finished
     flags = ["--table", "6", *map(str, flags), "--runs_dir", str(tmp_path / "runs")]
-    process = subprocess.Popen([sys.executable, "-m", "tools.reproduce", *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "tools.reproduce", *flags], cwd=ROOT, stderr=subprocess.PIPE,
+                               text=True)
     while not list(tmp_path.glob("runs/mini/V_seed0/config.json")):
         assert process.poll() is None
         time.sleep(0.05)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from refine.scored_maps import CAMS, PLAIN, STEP, final_cam_name, plain, scored_maps, variant_of
+from refine.scored_maps import CAMS, PLAIN, STEP, final_cam_name, paper_first, plain, scored_maps, variant_of
 
 
 def test_scored_maps_are_eq_9_and_what_later_stages_use():
@@ -25,3 +25,5 @@ def test_variants_of_a_score():
         assert plain(name) == plain(name + STEP) == name
     assert {variant_of(name) for name in ("final_cam CRF", "pseudo mask", "prediction", "prediction CRF")} == {None}
     assert final_cam_name() == "final_cam 1"
+    assert paper_first(["weight_cam", "weight_cam +step", "final_cam CRF"]) == [
+        "weight_cam +step", "final_cam CRF", "weight_cam"]

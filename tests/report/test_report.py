@@ -24,8 +24,11 @@ from net.irn import IRN
 from refine.metrics import ConfusionMatrix
 from refine.segmentation_scores import summary
 from report import page as report
-from report import pictures as visualize
 from report.finished_run import FinishedRun
+from report.pictures import PANELS
+from report.scores_table import rows
+from tools import report as report_command
+from tools import visualize as visualize_command
 from voc12.voc import Voc12
 
 EVIL = "<img src=x onerror=alert(1)> & $x$"             # a class name that must not get into the page as it is
@@ -76,7 +79,7 @@ def write_curves(path):
 
 
 def write_entries(path, root, scores, counts):
-    cams = {name: scores for name in ("weight_cam +step", "prototype_cam +step", "final_cam 1 +step", "final_cam 1")}
+    cams = {name: scores for cam in ("weight_cam", "prototype_cam", "final_cam 1") for name in (cam, f"{cam} +step")}
     metrics = {
         "train_sfc": {"class_counts": counts, "distribution_coefficient": [1.0] * len(counts)},
         "make_cam": {"images": 24},
@@ -139,12 +142,35 @@ def test_every_class_score_and_setting_is_there(made, page):
         assert expected in text, expected
 
 
+def test_the_papers_numbers_stand_beside_stepped_maps(made, tmp_path):
+    """On a data set of VOC's classes; the plain maps come after them, without a number."""
+    root = shutil.copytree(FinishedRun(made).data_set.root, tmp_path / "data")
+    (root / "classes.txt").unlink()                                     # then the classes are VOC's
+    table = rows(json.loads((made / "metrics.json").read_text()), "voc12")
+    assert [(row[1], row[5]) for row in table] == [
+        ("weight_cam +step", "64.2"), ("prototype_cam +step", "62.5"), ("final_cam 1 +step", "64.7"),
+        ("weight_cam", "-"), ("prototype_cam", "-"), ("final_cam 1", "-"),
+        ("weight_cam oracle > 0.25", "-"), ("pseudo mask", "73.7")]
+    run = shutil.copytree(made, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    for entry in config.values():
+        entry["settings"]["voc12_root"] = str(root)
+    (run / "config.json").write_text(json.dumps(config))
+    shutil.rmtree(run / "sem_seg")
+    text = without_data(report.write_report(run, workers=1).read_text(encoding="utf-8"))
+    shown = re.findall(r"<tr><td>([^\n]*?)</td><td class=\"n\"><b>[\d.]+</b></td><td class=\"n\">([\d.-]+)</td>", text)
+    cams = ["M<sub>W</sub>", "M<sub>P</sub>", "M<sub>final</sub>"]
+    assert shown[:7] == [*zip((f"{cam} +step" for cam in cams), ("64.2", "62.5", "64.7")), ("pseudo mask", "73.7"),
+                         *((f"{cam}, plain", "-") for cam in cams)]
+    assert "M<sub>W</sub> +step</small>" in text and "paper 64.2" in text
+
+
 def test_pictures_decode_and_stand_in_the_order_of_figure_3(page):
     images = images_of(page)
     panels = re.findall(r'alt="(\w+) of (\w+)"', page)
     assert len(images) == len(panels) > 0 and all(max(image.size) == 64 for image in images)
-    names = [name for _, name in panels[::len(visualize.PANELS)]]
-    assert [panel for panel, _ in panels] == list(visualize.PANELS) * len(names)
+    names = [name for _, name in panels[::len(PANELS)]]
+    assert [panel for panel, _ in panels] == list(PANELS) * len(names)
     assert len(set(names)) == len(names), "an image stands there twice"
 
 
@@ -243,12 +269,12 @@ def test_a_run_that_has_only_begun(copied):
 def test_damaged_runs_are_named(copied, name, content, capsys):
     (copied / name).unlink() if content is None else (copied / name).write_text(content)
     with pytest.raises(SystemExit) as stop:
-        report.main([str(copied)])
+        report_command.main([str(copied)])
     assert stop.value.code == 2 and f"{copied / name}"[:-5] in capsys.readouterr().err
 
 
 def test_strips_as_png(made, tmp_path, capsys):
-    visualize.main([str(made), "--ids", "mini_train_0001,mini_train_0002", "--out", str(tmp_path / "out")])
+    visualize_command.main([str(made), "--ids", "mini_train_0001,mini_train_0002", "--out", str(tmp_path / "out")])
     paths = capsys.readouterr().out.split()
     assert [path.rsplit("/", 1)[1] for path in paths] == ["mini_train_0001.png", "mini_train_0002.png"]
     assert Image.open(paths[0]).size[0] > 8 * 200
@@ -257,7 +283,7 @@ def test_strips_as_png(made, tmp_path, capsys):
 @pytest.mark.parametrize("name", ["absent", "../mini_train_0001", "/etc/x", ""])
 def test_ids_that_are_none_are_refused(made, tmp_path, capsys, name):
     with pytest.raises(SystemExit) as stop:
-        visualize.main([str(made), "--ids", name, "--out", str(tmp_path / "out")])
+        visualize_command.main([str(made), "--ids", name, "--out", str(tmp_path / "out")])
     assert stop.value.code == 2 and "--ids" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 

@@ -1,11 +1,12 @@
 # make sample   the whole chain on the bundled data set, on the CPU
 # make test     all tests
+# make lint     ruff and mypy, with the settings of pyproject.toml
 # make bench    each stage's inner work beside a plain reading of the equations
 PYTHON ?= python3
 # Idle threads of a CPU run sleep instead of spinning: loader processes need the cores.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: sample test bench clean
+.PHONY: sample test lint bench clean
 
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check
 
@@ -17,18 +18,22 @@ PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check
 	$(PIP) -r requirements.txt
 	touch $@
 
-.venv/installed-pytest: .venv/installed requirements-optional.txt
-	$(PIP) pytest -r requirements-optional.txt
+.venv/installed-dev: .venv/installed requirements-optional.txt requirements-dev.txt
+	$(PIP) -r requirements-optional.txt -r requirements-dev.txt
 	touch $@
 
 sample: .venv/installed
 	.venv/bin/python -m data.mini_voc runs/mini_voc
 	.venv/bin/python run_sample.py --voc12_root runs/mini_voc --preset mini --work_dir runs/mini
 
-test: .venv/installed-pytest
+test: .venv/installed-dev
 	.venv/bin/python -m pytest -q tests
 
-bench: .venv/installed-pytest
+lint: .venv/installed-dev
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+bench: .venv/installed-dev
 	.venv/bin/python -m benchmarks
 
 clean:

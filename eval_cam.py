@@ -55,13 +55,15 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     choice = Choice(scored_maps(ir_weight, flags[FinalMask].mask_prototype_weight), ir_weight, background.offset,
                     background.step, flags[LabelCrf].crf if flags[CamScores].eval_crf else None,
                     flags[CamScores].threshold_sweep)
-    total = scores.total_counts(partial(count_images, folder, data_set, choice), ids, CHUNK, flags[Run].num_workers, NAME)
+    count = partial(count_images, folder, data_set, choice)
+    total = scores.total_counts(count, ids, CHUNK, flags[Run].num_workers, NAME)
     sweeps = {name: total.pop(name) for name in list(total) if isinstance(total[name], ThresholdSweep)}
     metrics = scores.metrics(total, flags[EvalList].eval_list or "train", ids, data_set.class_names)
     for (_, name), sweep in sweeps.items():
         curve = sweep.miou()
         threshold, best = max(curve, key=lambda point: point[1])
-        metrics.setdefault("threshold_sweep", {})[name] = {"oracle_threshold": threshold, "oracle_miou": best, "curve": curve}
+        metrics.setdefault("threshold_sweep", {})[name] = {
+            "oracle_threshold": threshold, "oracle_miou": best, "curve": curve}
         log.info("  %-32s %6.2f (oracle threshold %.2f)", name, best, threshold)
     return metrics
 

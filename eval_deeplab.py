@@ -36,7 +36,8 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     path = work_dir.require("deeplab.pth", "train_deeplab")
     trained = Trained(path, flags[SegTest], flags[Run].device, flags[Run].num_workers)
     if trained.class_names != tuple(data_set.class_names):
-        raise InputError(f"{path}: trained on other classes than those of the data set; check --work_dir and --voc12_root")
+        raise InputError(f"{path}: trained on other classes than those of the data set; check --work_dir and "
+                         "--voc12_root")
     for folder in OUTPUTS if trained.test.crf else OUTPUTS[:1]:
         (work_dir / folder).mkdir(exist_ok=True)
     count = partial(count_image, work_dir.path, data_set, trained.test)

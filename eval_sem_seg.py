@@ -25,8 +25,8 @@ CHUNK = 32                          # images a process scores before it hands it
 def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     """Score sem_seg/ID.png of every image of the list."""
     folder = work_dir.require("sem_seg", "make_sem_seg_labels")
-    lists.require_files(ids, partial(label_path, folder), "pseudo mask", "run make_sem_seg_labels.py with these images in "
-                        "--infer_list, or score others with --eval_list")
+    lists.require_files(ids, partial(label_path, folder), "pseudo mask", "run make_sem_seg_labels.py with these images "
+                        "in --infer_list, or score others with --eval_list")
     total = scores.total_counts(partial(count_masks, folder, data_set), ids, CHUNK, flags[Run].num_workers, NAME)
     return scores.metrics(total, flags[EvalList].eval_list or "train", ids, data_set.class_names)
 

@@ -55,8 +55,9 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
         for indices, scaled, size in loader:
             maps = [infer(model, compute, images, labels[indices], settings.mask_cam) for images in scaled]
             for row, index in enumerate(indices):
-                record = present_maps([(weight[row], prototype[row]) for weight, prototype in maps], labels[index], size)
-                pending.append(writers.submit(write_record, record_path(folder, ids[index]), record, data_set.num_classes))
+                of_image = [(weight[row], prototype[row]) for weight, prototype in maps]
+                record, path = present_maps(of_image, labels[index], size), record_path(folder, ids[index])
+                pending.append(writers.submit(write_record, path, record, data_set.num_classes))
             while len(pending) > 4 * settings.cam_batch_size:
                 pending.pop(0).result()
             bar.update(len(missing & set(indices)))
@@ -70,7 +71,7 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
 
 
 def record_bytes(data_set, ids: list[str], labels: torch.Tensor, scales: tuple[float, ...], stride: int) -> float:
-    """Bytes of a record, from the size of the first image and the mean number of classes; compression takes some off."""
+    """Bytes of a record, from the size of the first image and the mean number of classes, before compression."""
     height, width = image_size(data_set.image_path(ids[0]))
     cells = sum(height * width * scale ** 2 / stride ** 2 for scale in scales)
     return 2 * 2 * cells * (1 + float(labels.sum(1).float().mean())) + 2000             # two maps of uint16

@@ -31,7 +31,8 @@ from runtime.parallel import map_images
 
 NAME = "make_sem_seg_labels"
 OUTPUTS = ("sem_seg",)
-OPTIONS = (Run, Data, InferList, BackboneChoice, IrnCrop, Background, FinalMask, FinalIr, LabelCrf, MaskSource, RandomWalk)
+OPTIONS = (Run, Data, InferList, BackboneChoice, IrnCrop, Background, FinalMask, FinalIr, LabelCrf, MaskSource,
+           RandomWalk)
 select_ids = lists.infer_ids
 
 

@@ -38,22 +38,25 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     chosen, labels, hardware, seed = flags[SegNetwork], flags[SegLabels], flags[Hardware], flags[Run].seed
     settings = with_own_values(flags[SegTraining], OWN_TRAINING[chosen.net])
     passes = flags[Memory].grad_accum or OWN_PASSES[chosen.net]
-    log.info("%s: %s, %d passes", chosen.net, {name: asdict(settings)[name] for name in OWN_TRAINING[chosen.net]}, passes)
+    own = {name: asdict(settings)[name] for name in OWN_TRAINING[chosen.net]}
+    log.info("%s: %s, %d passes", chosen.net, own, passes)
     compute = device.prepare(flags[Run].device, hardware.amp)
     folder = mask_folder(labels.label_dir, work_dir, ids)
     if len(ids) < settings.batch_size:
         raise InputError(f"{len(ids)} images make no step of {settings.batch_size}; lower --seg_batch_size")
 
-    model, design = build_initialised(Design(chosen.net, data_set.num_classes, chosen.width, chosen.blocks), chosen.init)
+    wanted = Design(chosen.net, data_set.num_classes, chosen.width, chosen.blocks)
+    model, design = build_initialised(wanted, chosen.init)
     optimizer, scheduler = engine.poly_sgd(
         model.parameter_groups(settings.lr, settings.weight_decay, settings.lr_head_factor), settings.iterations,
         settings.momentum, settings.weight_decay, settings.lr_power, settings.lr_every)
     is_v2 = chosen.net == "deeplabv2_resnet101"
     crops = (DeepLabCrops if is_v2 else LabelledCrops)(
-        ids, data_set.image_path, partial(label_path, folder), num_classes=data_set.num_classes, crop=settings.crop_size,
-        scale=settings.scale_range, flip=settings.flip, seed=seed, one_of_scales=settings.scale_draw == "list",
-        colour_jitter=settings.colour_jitter)
-    order = Order(len(ids), settings.batch_size, settings.iterations, seed, distributed.share(settings.batch_size, passes))
+        ids, data_set.image_path, partial(label_path, folder), num_classes=data_set.num_classes,
+        crop=settings.crop_size, scale=settings.scale_range, flip=settings.flip, seed=seed,
+        one_of_scales=settings.scale_draw == "list", colour_jitter=settings.colour_jitter)
+    order = Order(len(ids), settings.batch_size, settings.iterations, seed,
+                  distributed.share(settings.batch_size, passes))
 
     trained = MultiScale(model, settings.loss_scales) if is_v2 else model
     trained.to(compute.device).train()
@@ -73,8 +76,8 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
 def mask_folder(label_dir: str | None, work_dir, ids: list[str]) -> Path:
     """The folder of masks to train on. Raises InputError unless it has one for every image."""
     folder = Path(label_dir) if label_dir else work_dir.require("sem_seg", "make_sem_seg_labels")
-    lists.require_files(ids, partial(label_path, folder), "mask", "run make_sem_seg_labels.py with the same --infer_list, "
-                        "or check --label_dir")
+    lists.require_files(ids, partial(label_path, folder), "mask", "run make_sem_seg_labels.py with the same "
+                        "--infer_list, or check --label_dir")
     return folder
 
 

@@ -28,10 +28,12 @@ select_ids = lists.infer_ids
 
 def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     """Train on ir_label/*.png and write irn.pth. Returns losses and speed."""
-    settings, crop, passes, hardware = flags[IrnTraining], flags[IrnCrop].irn_crop_size, flags[Memory].passes, flags[Hardware]
+    settings, crop, hardware = flags[IrnTraining], flags[IrnCrop].irn_crop_size, flags[Hardware]
+    passes = flags[Memory].passes
     compute = device.prepare(flags[Run].device, hardware.amp)
     labels = work_dir.require("ir_label", "cam_to_ir_label")
-    lists.require_files(ids, partial(label_path, labels), "IR label", "run cam_to_ir_label.py with the same --infer_list")
+    label_of = partial(label_path, labels)
+    lists.require_files(ids, label_of, "IR label", "run cam_to_ir_label.py with the same --infer_list")
     steps_per_epoch = lists.steps_per_epoch(ids, settings.batch_size, "--irn_batch_size")
     order = Order(len(ids), settings.batch_size, total_steps=steps_per_epoch * settings.epochs, seed=flags[Run].seed,
                   share=distributed.share(settings.batch_size, passes))
@@ -45,7 +47,7 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     optimizer, scheduler = engine.poly_sgd(
         model.parameter_groups(settings.lr, settings.lr * settings.lr_displacement_factor), order.total_steps,
         settings.momentum, settings.weight_decay)
-    crops = LabelledCrops(ids, data_set.image_path, partial(label_path, labels), num_classes=data_set.num_classes, crop=crop,
+    crops = LabelledCrops(ids, data_set.image_path, label_of, num_classes=data_set.num_classes, crop=crop,
                           scale=(settings.scale_low, settings.scale_high), flip=settings.flip, seed=order.seed)
     loader = partial(train_loader, crops, num_workers=flags[Run].num_workers, pin_memory=compute.device.type == "cuda")
     training = engine.Training(

@@ -92,7 +92,8 @@ def count_classes(labels: np.ndarray, class_names) -> torch.Tensor:
     return counts
 
 
-def coefficients(calibration: Calibration, counts: torch.Tensor, labels: np.ndarray, steps_per_epoch: int) -> torch.Tensor:
+def coefficients(calibration: Calibration, counts: torch.Tensor, labels: np.ndarray,
+                 steps_per_epoch: int) -> torch.Tensor:
     """DC_c (Eq. 6) of the training list, (C,)."""
     classes_per_image = calibration.ibr_classes or float(labels.sum(1).mean())
     added = bank_samples(calibration.bank_images, classes_per_image, steps_per_epoch, len(counts))
@@ -102,8 +103,9 @@ def coefficients(calibration: Calibration, counts: torch.Tensor, labels: np.ndar
 def build_loss(calibration: Calibration, dc: torch.Tensor) -> MSDWLoss:
     ones = torch.ones_like(dc)
     return MSDWLoss(dc if calibration.dc_p else ones, dc if calibration.dc_w else ones,
-                    weight_p=calibration.dw_p_weight, weight_w=calibration.dw_w_weight, reduction=calibration.dw_reduction,
-                    normalise_prototype=calibration.normalise_prototype, cls_half=calibration.cls_half)
+                    weight_p=calibration.dw_p_weight, weight_w=calibration.dw_w_weight,
+                    reduction=calibration.dw_reduction, normalise_prototype=calibration.normalise_prototype,
+                    cls_half=calibration.cls_half)
 
 
 def images_of_step(bank: ImageBank | None, drawn: int, order: Order, computed: torch.Tensor, batch, step: int):

@@ -13,14 +13,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
+
+from coco14.coco import CLASS_NAMES, Coco14, labels_path, write_labels
+from frame.lists import require_images
 
 
 def generate(root: Path, images: int) -> None:
     """A prepared COCO of `images` empty files and random labels of 80 classes."""
-    from coco14.coco import CLASS_NAMES, labels_path, write_labels
     ids = [f"COCO_train2014_{i:012d}" for i in range(images)]
     (root / "train2014").mkdir(parents=True)
     (root / "prepared/ImageSets").mkdir(parents=True)
@@ -28,20 +29,19 @@ def generate(root: Path, images: int) -> None:
         (root / f"train2014/{name}.jpg").touch()
     (root / "prepared/ImageSets/train2014.txt").write_text("\n".join(ids) + "\n")
     labels = (np.random.default_rng(0).random((images, 80)) < 0.04).astype(np.uint8)
-    write_labels(labels_path(root / "prepared", "train2014"), ids, labels, list(CLASS_NAMES), list(range(1, 81)), "annotations")
+    path = labels_path(root / "prepared", "train2014")
+    write_labels(path, ids, labels, list(CLASS_NAMES), list(range(1, 81)), "annotations")
 
 
 def measure(root: Path) -> None:
     """Print seconds of each step and the peak memory of this process beyond its imports."""
-    from frame import options
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     marks = [time.perf_counter()]
-    data_set = options.open_data_set(SimpleNamespace(dataset="coco14", coco_root=root, coco_prepared=root / "prepared",
-                                                     coco_masks=None))
+    data_set = Coco14(root, root / "prepared")
     marks.append(time.perf_counter())
     ids, _ = data_set.split("train_aug")
     marks.append(time.perf_counter())
-    options.check_images(data_set, ids)
+    require_images(data_set, ids)
     marks.append(time.perf_counter())
     data_set.image_labels(ids)
     marks.append(time.perf_counter())

@@ -21,9 +21,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from data.transforms import normalise
 from net.deeplabv2 import DeepLabV2, MultiScale, multi_scale_loss
-from net.resnet import IMAGENET_MEAN, IMAGENET_STD
+from net.inputs import ImageInput
 
 NUM_CLASSES = 21
 SMALL = {"blocks": (1, 1, 2, 1), "width": 8, "crop": 129, "batch": 2, "accumulate": 2}
@@ -48,12 +47,12 @@ def make_batch(size: dict) -> tuple[torch.Tensor, torch.Tensor]:
 def our_loss(model, images, labels, device, amp: str) -> torch.Tensor:
     images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
     with torch.autocast(device.type, torch.bfloat16, enabled=amp == "bf16"):
-        logits = model(normalise(images, IMAGENET_MEAN, IMAGENET_STD))
+        logits = model(ImageInput().to(device)(images))
     return multi_scale_loss([x.float() for x in logits], labels).sum()
 
 
 def plain_loss(model, images, labels, device, amp: str) -> torch.Tensor:
-    pixels = normalise(images, IMAGENET_MEAN, IMAGENET_STD).to(device)
+    pixels = ImageInput()(images).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=amp == "bf16"):
         outputs = [model.base(pixels)]
         for scale in model.scales:

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 
 from data.sample import IGNORE, read_image
 from data.transforms import random_crop_box, random_resize_long
-from refine.crf import mean_field
+from net.inputs import IMAGENET_MEAN, IMAGENET_STD
+from refine.crf import LABEL_CRF, mean_field
 
 EPS = 1e-5
 
@@ -58,13 +59,13 @@ def dense_walk(cam: np.ndarray, edge: np.ndarray, beta: float = 10, exp_times: i
 
 # --- training step --------------------------------------------------------------------------------------------
 
-def float_crop(image: np.ndarray, label: np.ndarray, placement: tuple[int, ...], crop: int, mean, std):
+def float_crop(image: np.ndarray, label: np.ndarray, placement: tuple[int, ...], crop: int):
     """A placed crop as the network reads it, and where each class may be active, both float32 and full-size.
 
     image (H, W, 3) uint8, label (C,), placement of random_crop_box -> (3, crop, crop), (C+1, crop, crop).
     """
     y0, x0, top, left, h, w = placement
-    pixels = (image / np.float32(255) - np.float32(mean)) / np.float32(std)
+    pixels = (image / np.float32(255) - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
     padded = np.zeros((crop, crop, 3), np.float32)
     padded[top:top + h, left:left + w] = pixels[y0:y0 + h, x0:x0 + w]
     mask = np.zeros((len(label) + 1, crop, crop), np.float32)
@@ -75,10 +76,9 @@ def float_crop(image: np.ndarray, label: np.ndarray, placement: tuple[int, ...],
 class FloatCrops(Dataset):
     """data.loader.TrainCrops with the same random choices, as float32: image, mask (C+1, crop, crop) and label."""
 
-    def __init__(self, ids, labels, image_path, crop, resize_long, flip, seed, mean, std):
+    def __init__(self, ids, labels, image_path, *, crop, resize_long, flip, seed):
         self.ids, self.labels, self.image_path = ids, labels, image_path
         self.crop, self.resize_long, self.flip, self.seed = crop, resize_long, flip, seed
-        self.mean, self.std = mean, std
 
     def __getitem__(self, key: tuple[int, int]):
         rng = np.random.default_rng([self.seed, *key])
@@ -87,7 +87,7 @@ class FloatCrops(Dataset):
         if self.flip and rng.random() < 0.5:
             image = image[:, ::-1]
         placement = random_crop_box(*image.shape[:2], self.crop, rng)
-        return *float_crop(image, label, placement, self.crop, self.mean, self.std), torch.from_numpy(label).float()
+        return *float_crop(image, label, placement, self.crop), torch.from_numpy(label).float()
 
 
 class HostBank:
@@ -165,7 +165,7 @@ def training_step(model, optimizer, bank: HostBank, batch, dc, bank_images: int,
 # --- inter-pixel relations ------------------------------------------------------------------------------------
 
 def path_maximum(path_index, edge: torch.Tensor) -> torch.Tensor:
-    """net.irn.PathIndex.path_maximum, path by path from the values of all its cells: edge (N, h, w) -> (N, D, h', w')."""
+    """net.irn.PathIndex.path_maximum, path by path from the values of all its cells: (N, h, w) -> (N, D, h', w')."""
     height, width = path_index.source(edge).shape[1:]
     return torch.stack([torch.stack([edge[:, dy:dy + height, path_index.margin + dx:path_index.margin + dx + width]
                                      for dy, dx in path]).max(0).values for path in path_index.paths], dim=1)
@@ -200,7 +200,7 @@ def ir_label(image: np.ndarray, cam: np.ndarray, keys: np.ndarray) -> np.ndarray
     for seeds in seed_labels(cam):
         likely = seeds.flatten() == np.arange(len(cam))[:, None]
         probability = np.where(likely, 0.7, 0.3 / max(len(cam) - 1, 1))
-        refined.append(mean_field(image, -np.log(probability), 10, 3, 3, 50, 5, 10).argmax(0))
+        refined.append(mean_field(image, -np.log(probability), LABEL_CRF).argmax(0))
     label = np.full(image.shape[:2], IGNORE, np.uint8)
     label[(refined[0] == 0) & (refined[1] == 0)] = 0
     label[refined[0] > 0] = keys[refined[0]][refined[0] > 0]

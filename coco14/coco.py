@@ -11,6 +11,7 @@ What the official annotations lack is made once by coco14/prepare.py:
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -146,8 +147,9 @@ def write_labels(path: Path, ids: list[str], labels: np.ndarray, class_names: li
     category_ids  COCO's id of each class, in the order of class_names
     source        "annotations" or "masks"
     """
-    arrays = {"ids": np.array(ids, dtype=str), "labels": np.packbits(labels, axis=1), "source": np.array(source),
-              "class_names": np.array(class_names, dtype=str), "category_ids": np.array(category_ids, dtype=np.int64)}
+    arrays: dict[str, Any] = {
+        "ids": np.array(ids, dtype=str), "labels": np.packbits(labels, axis=1), "source": np.array(source),
+        "class_names": np.array(class_names, dtype=str), "category_ids": np.array(category_ids, dtype=np.int64)}
     write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
 
 

@@ -15,7 +15,7 @@ turn one changed pixel into fifty. docs/PERFORMANCE.md has the errors of this an
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,7 +42,8 @@ def record_path(folder: str | Path, name: str) -> Path:
     return Path(folder) / f"{name}.npz"
 
 
-def present_maps(maps: list[tuple[torch.Tensor, torch.Tensor]], label: torch.Tensor, size: tuple[int, int]) -> CamRecord:
+def present_maps(maps: list[tuple[torch.Tensor, torch.Tensor]], label: torch.Tensor,
+                 size: tuple[int, int]) -> CamRecord:
     """The record of one image: of its maps, only the background and the classes it shows.
 
     maps   M_W and M_P of each scale, (C+1, h_s, w_s)
@@ -56,13 +57,13 @@ def present_maps(maps: list[tuple[torch.Tensor, torch.Tensor]], label: torch.Ten
 
 
 def write_record(path: str | Path, record: CamRecord, num_classes: int) -> None:
-    arrays = {"classes": record.classes.astype(np.int64), "num_classes": np.int64(num_classes),
-              "size": np.array(record.size, np.int64)}
+    arrays: dict[str, Any] = {"classes": record.classes.astype(np.int64), "num_classes": np.int64(num_classes),
+                              "size": np.array(record.size, np.int64)}
     maxima = []
     for kind, maps in (("weight", record.weight_maps), ("prototype", record.prototype_maps)):
-        maps = [np.asarray(cam, np.float32) for cam in maps]
-        maxima.append([cam.max((1, 2)) for cam in maps])
-        arrays |= {f"{kind}_{i}": to_steps(*pair) for i, pair in enumerate(zip(maps, maxima[-1]))}
+        cams = [np.asarray(cam, np.float32) for cam in maps]
+        maxima.append([cam.max((1, 2)) for cam in cams])
+        arrays |= {f"{kind}_{i}": to_steps(*pair) for i, pair in enumerate(zip(cams, maxima[-1]))}
     arrays["maxima"] = np.array(maxima)
     write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
 
@@ -105,15 +106,16 @@ def read_record(path: str | Path, num_classes: int, size: tuple[int, int] | None
         raise InputError(f"{path}: CAM record of an image of {written_size[1]}x{written_size[0]} pixels, "
                          f"but the image has {size[1]}x{size[0]}; {again}")
     if not (len(written_size) == 2 and _is_sound(classes, steps, maxima, num_classes)):
-        raise InputError(f"{path}: damaged CAM record (its classes and maps are not what make_cam.py writes); delete it "
-                         f"and {again}")
+        raise InputError(f"{path}: damaged CAM record (its classes and maps are not what make_cam.py writes); delete "
+                         f"it and {again}")
     return CamRecord(classes, written_size, *([from_steps(*map_of_scale) for map_of_scale in zip(*of_kind)]
                                               for of_kind in zip(steps, maxima)))
 
 
 def _is_sound(classes: np.ndarray, steps: list[list[np.ndarray]], maxima: np.ndarray, num_classes: int) -> bool:
     """Whether there is a finite map of each kind, scale and class, and the classes are some of 1..num_classes."""
-    return (classes.ndim == 1 and classes.dtype.kind == "i" and np.isin(classes, np.arange(1, num_classes + 1)).all()
+    return (classes.ndim == 1 and classes.dtype.kind == "i"
+            and bool(np.isin(classes, np.arange(1, num_classes + 1)).all())
             and maxima.dtype == np.float32 and maxima.ndim == 3 and maxima.size > 0
             and maxima.shape[::2] == (2, len(classes) + 1) and bool((np.isfinite(maxima) & (maxima >= 0)).all())
             and all(cam.dtype == np.uint16 and cam.ndim == 3 and len(cam) == len(classes) + 1 and cam.size > 0

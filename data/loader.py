@@ -8,7 +8,8 @@ import ctypes
 import os
 import signal
 import sys
-from typing import Callable, Iterable, Iterator, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -88,7 +89,8 @@ class TrainCrops(Dataset):
             image = random_resize_long(image, *self.resize_long, rng)
         if self.flip and rng.random() < 0.5:
             image = image[:, ::-1]
-        return crop_tensors(image, random_crop_box(*image.shape[:2], self.crop, rng), self.crop)
+        placement = random_crop_box(image.shape[0], image.shape[1], self.crop, rng)
+        return crop_tensors(image, placement, self.crop)
 
 
 class LabelledCrops(Dataset):
@@ -126,16 +128,16 @@ class LabelledCrops(Dataset):
                 rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """image (H, W, 3) and label (H, W), both uint8 -> crop, box and cropped label; resize, flip, crop as in IRN."""
         scale = self.draw_scale(rng)
-        image, label = rescale(image, scale), rescale(label, scale, Image.NEAREST)
+        image, label = rescale(image, scale), rescale(label, scale, Image.Resampling.NEAREST)
         if self.colour_jitter:
             image = shift_hsv(image, self.colour_jitter, rng)
         if self.flip and rng.random() < 0.5:
             image, label = image[:, ::-1], label[:, ::-1]
-        placement = random_crop_box(*image.shape[:2], self.crop, rng)
+        placement = random_crop_box(image.shape[0], image.shape[1], self.crop, rng)
         return (*crop_tensors(image, placement, self.crop), torch.from_numpy(cut(label, placement, self.crop, IGNORE)))
 
     def draw_scale(self, rng: np.random.Generator) -> float:
-        return float(rng.choice(self.scale) if self.one_of_scales else rng.uniform(*self.scale))
+        return float(rng.choice(self.scale) if self.one_of_scales else rng.uniform(self.scale[0], self.scale[1]))
 
 
 class DeepLabCrops(LabelledCrops):
@@ -150,7 +152,7 @@ class DeepLabCrops(LabelledCrops):
         if self.colour_jitter:
             image = shift_hsv(image, self.colour_jitter, rng)
         height, width = size = cut_size(label.shape, self.draw_scale(rng))
-        image, label = resize_float(image, size), resize(label, size, Image.NEAREST)
+        image, label = resize_float(image, size), resize(label, size, Image.Resampling.NEAREST)
         h, w = min(height, self.crop), min(width, self.crop)
         placement = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), 0, 0, h, w
         pixels, box = crop_tensors(image, placement, self.crop)
@@ -191,7 +193,7 @@ def same_size_batches(ids: list[str], image_path: Callable, batch_size: int, win
     window  images whose sizes are read at a time, so that a long list starts at once
     """
     for start in range(0, len(ids), window):
-        by_size = {}
+        by_size: dict[tuple[int, int], list[int]] = {}
         for index in range(start, min(start + window, len(ids))):
             by_size.setdefault(image_size(image_path(ids[index])), []).append(index)
         for group in by_size.values():
@@ -201,8 +203,8 @@ def same_size_batches(ids: list[str], image_path: Callable, batch_size: int, win
 def follow_parent(_worker: int = 0) -> None:
     """In a worker process: leave signals to the parent, and end when it does, even by SIGKILL.
 
-    Terminals and launchers signal a whole process group, so workers have one of their own. They must not ignore SIGTERM:
-    the parent's multiprocessing ends them with it, and waits for them.
+    Terminals and launchers signal a whole process group, so workers have one of their own. They must not ignore
+    SIGTERM: the parent's multiprocessing ends them with it, and waits for them.
     """
     os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -50,7 +50,8 @@ def _decode(path: str | Path, kind: str) -> Image.Image:
     except FileNotFoundError:
         raise InputError(f"{path}: {kind} file is missing; restore it or take its id out of the list") from None
     except UnidentifiedImageError:
-        raise InputError(f"{path}: no {kind} that can be read; replace the file or take its id out of the list") from None
+        raise InputError(f"{path}: no {kind} that can be read; replace the file or take its id out of "
+                         "the list") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path}: damaged {kind} ({error}); replace the file or take its id out of the list") from None
 
@@ -63,7 +64,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
     except FileNotFoundError:
         raise InputError(f"{path}: image file is missing; restore it or take its id out of the list") from None
     except OSError:
-        raise InputError(f"{path}: no image that can be read; replace the file or take its id out of the list") from None
+        raise InputError(f"{path}: no image that can be read; replace the file or take its id out of "
+                         "the list") from None
 
 
 def read_list(path: str | Path) -> list[str]:
@@ -74,7 +76,8 @@ def read_list(path: str | Path) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise InputError(f"{path}: list is missing; give another with --train_list, --infer_list or --eval_list") from None
+        raise InputError(f"{path}: list is missing; give another with --train_list, --infer_list or "
+                         "--eval_list") from None
     except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"{path}: not a readable list of ids ({error}); it needs one image id a line") from None
     ids = []
@@ -107,6 +110,11 @@ def write_atomically(path: str | Path, write) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8, atomically."""
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def label_path(folder: str | Path, name: str) -> Path:

@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 
-def resize(image: np.ndarray, size: tuple[int, int], resample=Image.BICUBIC) -> np.ndarray:
+def resize(image: np.ndarray, size: tuple[int, int], resample=Image.Resampling.BICUBIC) -> np.ndarray:
     """(H, W[, 3]) uint8 -> the same at size (h, w)."""
     if image.shape[:2] == tuple(size):
         return image
@@ -22,7 +22,7 @@ def cut_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     return max(1, int(scale * size[0])), max(1, int(scale * size[1]))
 
 
-def rescale(image: np.ndarray, scale: float, resample=Image.BICUBIC) -> np.ndarray:
+def rescale(image: np.ndarray, scale: float, resample=Image.Resampling.BICUBIC) -> np.ndarray:
     """(H, W[, 3]) uint8 resized by `scale`, at least one pixel a side."""
     height, width = image.shape[:2]
     return resize(image, (max(1, round(height * scale)), max(1, round(width * scale))), resample)
@@ -47,7 +47,7 @@ def random_crop_box(height: int, width: int, crop: int, rng: np.random.Generator
 def cut(image: np.ndarray, placement: tuple[int, ...], crop: int, fill: int = 0) -> np.ndarray:
     """The crop that random_crop_box placed, (crop, crop[, 3]); `fill` where the image does not reach."""
     y0, x0, top, left, h, w = placement
-    out = np.full((crop, crop) + image.shape[2:], fill, image.dtype)
+    out = np.full((crop, crop, *image.shape[2:]), fill, image.dtype)
     out[top:top + h, left:left + w] = image[y0:y0 + h, x0:x0 + w]
     return out
 

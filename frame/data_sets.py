@@ -50,8 +50,8 @@ class Kind(NamedTuple):
     open         the data set that the flags name; raises InputError when it cannot be used
     root_flags   flags that say where it lies
     defaults     settings whose default differs on it
-    hours        of each stage on one GPU, and gigabytes of a run, before any run has finished: training at the release's
-                 20 images/s, the other stages by their operations relative to it. Rough, not measured
+    hours        of each stage on one GPU, and gigabytes of a run, before any run has finished: training at the
+                 release's 20 images/s, the other stages by their operations relative to it. Rough, not measured
     """
     open: Callable[[Data], DataSet]
     root_flags: tuple[str, ...]
@@ -79,8 +79,8 @@ KINDS = {
         open_voc12, ("voc12_root",), {},
         {"train_sfc": 1.1, "make_cam": 0.5, "eval_cam": 0.05, "cam_to_ir_label": 0.2, "train_irn": 0.5,
          "make_sem_seg_labels": 0.3, "eval_sem_seg": 0.01, "train_deeplab": 4.0, "eval_deeplab": 0.2}, 0.9),
-    # The release leaves IRN out on COCO, and its COCO loader resizes and flips; deeplab-pytorch trains five times as long
-    # on COCO-Stuff, which is a guess for this one.
+    # The release leaves IRN out on COCO, and its COCO loader resizes and flips; deeplab-pytorch trains five times as
+    # long on COCO-Stuff, which is a guess for this one.
     "coco14": Kind(
         open_coco14, ("coco_root", "coco_prepared"),
         {"with_irn": False, "sfc_resize_long": (320, 640), "sfc_flip": True, "seg_iterations": 100_000},

@@ -2,10 +2,12 @@
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Callable
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -68,7 +70,7 @@ class Training:
     accumulate: int = 1
     epoch_steps: int = 0
     prepare: Callable | None = None
-    scaler: torch.amp.GradScaler = torch.amp.GradScaler("cpu", enabled=False)
+    scaler: torch.amp.GradScaler = field(default_factory=partial(torch.amp.GradScaler, "cpu", enabled=False))
 
 
 def fit(training: Training, work_dir: WorkDir, name: str, save_minutes: float = 10.0) -> dict:
@@ -85,10 +87,8 @@ def fit(training: Training, work_dir: WorkDir, name: str, save_minutes: float = 
     main = distributed.is_main()
     forward = parallel(training)
     if main:
-        from torch.utils.tensorboard import (
-            SummaryWriter,  # a second, which commands that do not train need not wait for
-        )
-
+        # Takes a second, which commands that do not train need not wait for.
+        from torch.utils.tensorboard import SummaryWriter
         writer = SummaryWriter(str(work_dir / "tensorboard" / name), purge_step=first_step)
     start = last_save = time.monotonic()
     with progress(total=training.total_steps, initial=first_step, desc=name, unit="step") as bar:
@@ -98,7 +98,7 @@ def fit(training: Training, work_dir: WorkDir, name: str, save_minutes: float = 
             if training.after_step:
                 training.after_step(step)
             unseen.append(torch.stack(list(losses.values())))
-            end_of_epoch = step == training.total_steps or training.epoch_steps and step % training.epoch_steps == 0
+            end_of_epoch = step == training.total_steps or (training.epoch_steps and step % training.epoch_steps == 0)
             look, stop = step % LOG_EVERY == 0 or end_of_epoch, interrupt.requested()
             if not (look or stop):
                 continue
@@ -107,9 +107,10 @@ def fit(training: Training, work_dir: WorkDir, name: str, save_minutes: float = 
                 logged, unseen = means, []
             if main:
                 rate = (step - first_step) * training.batch_size / (time.monotonic() - start)
-                bar.set_postfix_str(f"{rate:.1f} images/s  " + "  ".join(f"{k} {v:.4f}" for k, v in logged.items()), False)
+                shown = "  ".join(f"{name} {value:.4f}" for name, value in logged.items())
+                bar.set_postfix_str(f"{rate:.1f} images/s  {shown}", False)
                 bar.update(step - bar.n)
-                _log_scalars(writer, name, logged | {"lr": training.scheduler.get_last_lr()[0]}, step)
+                _log_scalars(writer, name, logged | {"lr": float(training.scheduler.get_last_lr()[0])}, step)
                 if training.on_log and (step % (10 * LOG_EVERY) == 0 or step == training.total_steps):
                     training.on_log(writer, step)
                 if end_of_epoch or stop or time.monotonic() - last_save > 60 * save_minutes:
@@ -183,7 +184,7 @@ def _log_scalars(writer, name: str, values: dict[str, float], step: int) -> None
         writer.add_scalar(f"{name}/{key}", value, step)
 
 
-def _backward(training: Training, forward: Callable, batch, step: int) -> dict[str, torch.Tensor]:
+def _backward(training: Training, forward: Any, batch, step: int) -> dict[str, torch.Tensor]:
     """Add up the gradients of one step; the means of its losses over all processes, detached."""
     if training.prepare:
         batch = training.prepare(batch, step)
@@ -219,11 +220,12 @@ def _look(unseen: list[torch.Tensor], names: tuple[str, ...], step: int, path: P
 
 
 def _save(training: Training, path: Path, step: int, logged: dict[str, float], unseen: list[torch.Tensor]) -> None:
+    scheduler = training.scheduler.state_dict()
+    scheduler.pop("lr_lambdas", None)                     # functions, which no safe checkpoint holds
     state = {"step": step, "losses": logged, "unseen": unseen,
              "model": training.model.state_dict(), "optimizer": training.optimizer.state_dict(),
-             "scheduler": training.scheduler.state_dict(), "scaler": training.scaler.state_dict(),
+             "scheduler": scheduler, "scaler": training.scaler.state_dict(),
              "memory": {key: value.state_dict() for key, value in training.memory.items()}}
-    state["scheduler"].pop("lr_lambdas", None)
     write_atomically(path, lambda file: torch.save(state, file))
 
 
@@ -235,7 +237,8 @@ def _resume(training: Training, path: Path) -> tuple[int, dict[str, float], list
     try:
         training.model.load_state_dict(state["model"])
         training.optimizer.load_state_dict(state["optimizer"])
-        training.scheduler.load_state_dict(state["scheduler"] | {"lr_lambdas": [None] * len(training.optimizer.param_groups)})
+        no_functions = {"lr_lambdas": [None] * len(training.optimizer.param_groups)}
+        training.scheduler.load_state_dict(state["scheduler"] | no_functions)
         training.scaler.load_state_dict(state["scaler"])
         for key, value in training.memory.items():
             value.load_state_dict(state["memory"][key])

@@ -79,8 +79,8 @@ class Flags:
 
     def settings(self, groups: Iterable[type[Group]]) -> dict[str, Any]:
         """Flag -> value, as JSON has it, of what the result of a stage with these groups depends on."""
-        chosen = {flag: self.values.get(flag, field.default) for group in groups for flag, field in group.flags().items()
-                  if field.metadata["changes_result"]}
+        chosen = {flag: self.values.get(flag, field.default)
+                  for group in groups for flag, field in group.flags().items() if field.metadata["changes_result"]}
         return {flag: list(value) if isinstance(value, tuple) else value for flag, value in sorted(chosen.items())}
 
 

@@ -20,7 +20,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     # The bundled images of 128 pixels and their small backbone.
     "mini": {
         "backbone": "mini", "sfc_crop_size": 128, "sfc_resize_long": (112, 160), "sfc_flip": True, "sfc_lr": 0.08,
-        "sfc_momentum": 0.9, "dw_w_weight": 0.1, "scales": (1.0, 0.5, 1.5), "cam_batch_size": 4, "threshold_sweep": True,
+        "sfc_momentum": 0.9, "dw_w_weight": 0.1, "scales": (1.0, 0.5, 1.5), "cam_batch_size": 4,
+        "threshold_sweep": True,
         "irn_crop_size": 96, "irn_batch_size": 8, "irn_epochs": 1, "irn_radius": 5,
         "seg_init": "none", "seg_width": 8, "seg_blocks": (1, 1, 1, 1), "seg_crop_size": 128, "seg_batch_size": 8,
         "grad_accum": 1, "seg_iterations": 300, "seg_lr": 0.05, "seg_lr_head_factor": 1.0,

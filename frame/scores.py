@@ -3,16 +3,16 @@
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
-from refine.metrics import ConfusionMatrix
-from refine.segmentation_scores import ThresholdSweep, summary
+from refine.segmentation_scores import summary
 from runtime import distributed
 from runtime.parallel import map_images
 from runtime.work_dir import log
 
-Counts = dict[Hashable, ConfusionMatrix | ThresholdSweep]      # by the name of what is scored
+Counts = dict[Hashable, Any]      # name of what is scored -> ConfusionMatrix or ThresholdSweep
 
 
-def total_counts(count: Callable[[list[str]], Counts], ids: list[str], chunk: int, num_workers: int, name: str) -> Counts:
+def total_counts(count: Callable[[list[str]], Counts], ids: list[str], chunk: int, num_workers: int,
+                 name: str) -> Counts:
     """Counts of all images, on all processes.
 
     count  counts of a few images

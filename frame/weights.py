@@ -20,10 +20,12 @@ def load_file(path: str | Path) -> dict:
     except FileNotFoundError:
         raise InputError(f"{path}: weight file is missing; check --weights or --checkpoint") from None
     except OSError as error:
-        raise InputError(f"{path}: weight file cannot be read ({error.strerror}); check --weights or --checkpoint") from None
+        raise InputError(f"{path}: weight file cannot be read ({error.strerror}); check --weights or "
+                         "--checkpoint") from None
     except Exception:     # torch raises many kinds, and advises to execute what the file holds: that stays out
-        raise InputError(f"{path}: no checkpoint that can be loaded without executing code: damaged, of another program, or "
-                         "with objects other than tensors; save it again as a plain state dict of tensors") from None
+        raise InputError(f"{path}: no checkpoint that can be loaded without executing code: damaged, of another "
+                         "program, or with objects other than tensors; save it again as a plain state dict of "
+                         "tensors") from None
 
 
 def tensors_of(content, path: str | Path) -> dict[str, torch.Tensor]:
@@ -32,8 +34,8 @@ def tensors_of(content, path: str | Path) -> dict[str, torch.Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content or not all(torch.is_tensor(v) for v in content.values()):
-        raise InputError(f"{path}: no state dict of tensors in it; give a checkpoint of this project, the authors' or a "
-                         "torchvision state dict")
+        raise InputError(f"{path}: no state dict of tensors in it; give a checkpoint of this project, the authors' or "
+                         "a torchvision state dict")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
@@ -65,7 +67,8 @@ def load_backbone(backbone: Backbone, path: str | Path) -> None:
     whole network's checkpoint."""
     found = {ours_by_authors(name): tensor for name, tensor in tensors_of(load_file(path), path).items()}
     if any(name.startswith("backbone.") for name in found):
-        found = {name.removeprefix("backbone."): tensor for name, tensor in found.items() if name.startswith("backbone.")}
+        found = {name.removeprefix("backbone."): tensor for name, tensor in found.items()
+                 if name.startswith("backbone.")}
     found = {name: tensor for name, tensor in found.items() if not name.startswith(CLASSIFICATION_HEADS)}
     load_strictly(backbone, found, path)
 
@@ -80,7 +83,8 @@ def load_strictly(model: nn.Module, found: dict, path,
     """Load a state dict in our names. Raises InputError that lists entries unmatched, missing or of another shape."""
     wanted = model.state_dict()
     mapped = {name: tensor for name, tensor in found.items() if name in wanted}
-    unmatched = [name for name, tensor in found.items() if name not in wanted and not _is_alias(tensor, mapped.values())]
+    unmatched = [name for name, tensor in found.items()
+                 if name not in wanted and not _is_alias(tensor, mapped.values())]
     optional = [name for name in wanted if name.endswith("num_batches_tracked")]
     problems = {
         "missing": [name for name in wanted if name not in mapped and name not in optional],
@@ -96,7 +100,7 @@ def load_strictly(model: nn.Module, found: dict, path,
     model.load_state_dict(mapped, strict=False)
 
 
-def imagenet_weights(backbone: nn.Module, name: str, option: str = "--weights") -> None:
+def imagenet_weights(backbone: Backbone, name: str, option: str = "--weights") -> None:
     """Load the ImageNet weights of backbone `name`: torchvision's V1, or those of the backbone's package.
 
     option  the flag that names a file instead, for the message when they cannot be downloaded

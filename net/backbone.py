@@ -1,11 +1,12 @@
 """The backbones by name."""
 
+from collections.abc import Callable
 from functools import partial
 
 from net.efficientnet import EfficientNetLite0
 from net.resnet import Backbone, MiniResNet, ResNet
 
-BACKBONES = {
+BACKBONES: dict[str, Callable[..., Backbone]] = {
     "resnet18": partial(ResNet, 18),
     "resnet34": partial(ResNet, 34),
     "resnet50": partial(ResNet, 50),

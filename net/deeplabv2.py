@@ -4,7 +4,7 @@ Layout and settings are those of the PyTorch port deeplab-pytorch, which the SFC
 """
 
 import re
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 import torch.nn as nn
@@ -30,6 +30,11 @@ class DilatedResNet(nn.Module):
                        False only for random weights
     """
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(self, blocks: tuple[int, int, int, int] = RESNET101_BLOCKS, width: int = 64,
                  stride_on_1x1: bool = False, frozen_batchnorm: bool = True):
         super().__init__()
@@ -44,8 +49,8 @@ class DilatedResNet(nn.Module):
             self.add_module(f"layer{i + 1}", layer)
             width_in = width * 2 ** i * EXPANSION
         self.width_out = width_in
-        for layer in batchnorms(self):
-            layer.requires_grad_(not frozen_batchnorm)
+        for batchnorm in batchnorms(self):
+            batchnorm.requires_grad_(not frozen_batchnorm)
 
     def train(self, mode: bool = True) -> "DilatedResNet":
         super().train(mode)
@@ -80,7 +85,7 @@ class ASPP(nn.Module):
         for i, rate in enumerate(rates):
             conv = nn.Conv2d(width_in, num_classes, 3, padding=rate, dilation=rate)
             nn.init.normal_(conv.weight, std=0.01)                              # deeplab-pytorch
-            nn.init.zeros_(conv.bias)
+            nn.init.zeros_(conv.get_parameter("bias"))
             self.add_module(f"c{i}", conv)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -140,8 +145,8 @@ class MultiScale(nn.Module):
         pyramid = [self.base(image)] + [self.base(rescale(image, scale)) for scale in self.scales]
         maximum = pyramid[0]
         for logits in pyramid[1:]:
-            logits = F.interpolate(logits, maximum.shape[2:], mode="bilinear", align_corners=False)
-            maximum = torch.maximum(maximum, logits)
+            resized = F.interpolate(logits, maximum.shape[2:], mode="bilinear", align_corners=False)
+            maximum = torch.maximum(maximum, resized)
         return [*pyramid, maximum] if self.training else maximum
 
 

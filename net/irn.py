@@ -6,7 +6,8 @@ object. All maps lie on the grid of the backbone's first stage (stride 4 for Res
 """
 
 import functools
-from typing import Callable, Iterator
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 import torch.nn as nn
@@ -25,6 +26,7 @@ class MeanShift(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
+        self.running_mean: torch.Tensor
         self.register_buffer("running_mean", torch.zeros(channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -69,7 +71,7 @@ class IRN(nn.Module):
     @property
     def mean_shift(self) -> MeanShift:
         """The layer whose `running_mean` (2,) is set to the mean displacement after training."""
-        return self.fc_dp7[-1]
+        return cast(MeanShift, self.fc_dp7[-1])
 
     def train(self, mode: bool = True) -> "IRN":
         super().train(mode)
@@ -237,7 +239,8 @@ def assemble_paths(paths: list[list[tuple[int, int]]]) -> list[list[tuple[int, t
              first cell (the smallest (y, x)) at this offset from the path's first cell. The piece that covers most of
              what is missing comes next.
     """
-    stride = 4 * (1 + max(max(map(abs, path[0])) for path in paths))      # sets of cells as bits, so wide that none meet
+    # Sets of cells are bits of a number, on a map so wide that none meet.
+    stride = 4 * (1 + max(max(map(abs, path[0])) for path in paths))
     sets, assembled = [1], []
     for path in paths:
         y0, x0 = min(path)
@@ -300,7 +303,7 @@ def irn_loss(edge_logit: torch.Tensor, displacement: torch.Tensor, label: torch.
         "loss_dp_fg": masked_mean(l1, foreground, count) / 2,
         "loss_dp_bg": masked_mean(l1, background, count) / 2,
     }
-    losses["loss_total"] = sum(losses.values()) / 2
+    losses["loss_total"] = (losses["loss_pos"] + losses["loss_neg"] + losses["loss_dp_fg"] + losses["loss_dp_bg"]) / 2
     return losses
 
 

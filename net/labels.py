@@ -1,5 +1,6 @@
 """Label maps on the grids of networks."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate, repeat
 
@@ -8,7 +9,7 @@ import torch
 IGNORE_LABEL = 255
 
 
-def downsample_label(label: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def downsample_label(label: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """label (N, H, W) -> (N, h, w), the pixel at each cell's centre, as PIL's nearest resizing takes it."""
     rows, columns = (nearest_index(length, cells, label.device) for length, cells in zip(label.shape[1:], size))
     return label[:, rows[:, None], columns]

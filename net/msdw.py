@@ -54,6 +54,8 @@ class MSDWLoss(nn.Module):
     def __init__(self, dc_p: torch.Tensor, dc_w: torch.Tensor, *, weight_p: float = 1.6, weight_w: float = 0.8,
                  reduction: str = "mean", normalise_prototype: bool = True, cls_half: bool = True):
         super().__init__()
+        self.channel_weight_p: torch.Tensor
+        self.channel_weight_w: torch.Tensor
         self.register_buffer("channel_weight_p", F.pad(dc_p, (1, 0), value=1)[:, None, None])   # (C+1, 1, 1)
         self.register_buffer("channel_weight_w", dc_w[:, None, None])                           # (C, 1, 1)
         self.weight_p = weight_p

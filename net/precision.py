@@ -1,7 +1,8 @@
 """What stays in float32 when networks run in half precision, and what keeps divisions finite."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
-from typing import Callable
 
 import torch
 
@@ -10,9 +11,12 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 def in_float32(function: Callable) -> Callable:
-    """`function` of tensors, computed in float32 inside torch.autocast too; arguments in half precision are converted."""
+    """`function` of tensors, computed in float32 inside torch.autocast too; half-precision arguments are converted."""
     @wraps(function)
     def in_full_precision(first: torch.Tensor, *args, **kwargs):
-        with torch.autocast(first.device.type, enabled=False):
-            return function(*(x.float() if torch.is_tensor(x) and x.dtype in HALF else x for x in (first, *args)), **kwargs)
+        device = first.device.type                                   # shapes alone ("meta") know no autocast
+        available = torch.amp.is_autocast_available(device)
+        with torch.autocast(device, enabled=False) if available else nullcontext():
+            return function(*(x.float() if torch.is_tensor(x) and x.dtype in HALF else x for x in (first, *args)),
+                            **kwargs)
     return in_full_precision

@@ -8,6 +8,8 @@ A backbone maps an image batch to four feature maps and says what a user of them
     mean, std   of the RGB input in [0, 1] that its weights were trained with; `prepare` applies them
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn as nn
 
@@ -23,9 +25,14 @@ class Backbone(nn.Module):
         trained, so they run without a graph.
     """
 
-    widths: tuple[int, int, int, int]
+    widths: tuple[int, ...]
     stem_width: int
     stride: int
+    stem: Callable[[torch.Tensor], torch.Tensor]
+    stage1: Callable[[torch.Tensor], torch.Tensor]
+    stage2: Callable[[torch.Tensor], torch.Tensor]
+    stage3: Callable[[torch.Tensor], torch.Tensor]
+    stage4: Callable[[torch.Tensor], torch.Tensor]
     mean = IMAGENET_MEAN
     std = IMAGENET_STD
 
@@ -98,7 +105,7 @@ class MiniResNet(ResNet):
         self.bn1 = nn.BatchNorm2d(self.stem_width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity()
-        inputs = (self.stem_width,) + self.widths[:3]
+        inputs = (self.stem_width, *self.widths[:3])
         for i, (width_in, width, stride) in enumerate(zip(inputs, self.widths, (1, 2, 2, 1)), start=1):
             shortcut = None
             if stride > 1 or width_in != width:

@@ -60,6 +60,11 @@ class SFCNet(nn.Module):
                      False: PCM refines the background of the coarse CAM as it does the other channels (release)
     """
 
+    side1: nn.Conv2d
+    side2: nn.Conv2d
+    side3: nn.Conv2d
+    side4: nn.Conv2d
+
     def __init__(self, backbone: Backbone, num_classes: int, pcm_steps: int = 2, seed_mode: str = "argmax",
                  seed_background: float = 0.3, seed_threshold: float = 0.3, background_after_pcm: bool = False):
         super().__init__()
@@ -90,10 +95,12 @@ class SFCNet(nn.Module):
         valid = valid_mask(box, label, logits.shape[2:], mask_stride or self.backbone.stride)
         coarse = normalise_cam(logits) * valid
         small = F.interpolate(image, logits.shape[2:], mode="bilinear", align_corners=True)
-        weight_cam, prototype_cam = self.calibrated_cams(coarse, small, features[3], self.side_features(features), valid)
+        weight_cam, prototype_cam = self.calibrated_cams(
+            coarse, small, features[3], self.side_features(features), valid)
         return SFCOutput(logits.mean((2, 3)), coarse, weight_cam, prototype_cam)
 
-    def forward_scales(self, image: torch.Tensor, box: torch.Tensor, label: torch.Tensor) -> tuple[SFCOutput, SFCOutput]:
+    def forward_scales(self, image: torch.Tensor, box: torch.Tensor,
+                       label: torch.Tensor) -> tuple[SFCOutput, SFCOutput]:
         """Outputs of a batch at scale 1 and of the same batch at scale 0.5; arguments as forward."""
         half = F.interpolate(image, scale_factor=0.5, mode="bilinear", align_corners=True)
         return self(image, box, label), self(half, box, label, mask_stride=2 * self.backbone.stride)
@@ -146,12 +153,12 @@ class SFCNet(nn.Module):
         return torch.cat(projected, dim=1)
 
     def parameter_groups(self, lr: float = 0.1, new_lr: float = 1.0) -> list[dict]:
-        """Optimiser groups: the backbone, and the layers that no pretraining has seen; the defaults are the release's."""
+        """Optimiser groups: the backbone, and the layers without pretraining; the defaults are the release's."""
         new = [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
         return [{"params": list(self.backbone.parameters()), "lr": lr}, {"params": new, "lr": new_lr}]
 
 
-def unit_length_on_grid(side: nn.Module, feature: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+def unit_length_on_grid(side: nn.Module, feature: torch.Tensor, grid: torch.Size) -> torch.Tensor:
     """Project a map with a 1x1 convolution, scale every pixel to length 1, resize bilinearly to the grid.
 
     Of a map more than twice as fine as the grid, bilinear resizing reads only two rows and columns a cell; the

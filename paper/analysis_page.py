@@ -3,9 +3,10 @@
 import csv
 import io
 import json
+from functools import partial
 from pathlib import Path
 
-from data.sample import write_atomically
+from data.sample import write_atomically, write_text
 from paper import markdown
 from paper.shared_features import REGIONS
 from refine.scored_maps import CAMS, PROTOTYPE_CAM, WEIGHT_CAM
@@ -24,9 +25,9 @@ def write(folder: Path, result: dict) -> None:
     texts = {"analysis.json": json.dumps(result, indent=2) + "\n", "analysis.csv": csv_text(result),
              "analysis.md": page(result)}
     for name, text in texts.items():
-        write_atomically(folder / name, lambda file: file.write(text.encode()))
+        write_text(folder / name, text)
     for name, figure in figures(result).items():
-        write_atomically(folder / name, lambda file: figure.savefig(file, format="png", dpi=120))
+        write_atomically(folder / name, partial(figure.savefig, format="png", dpi=120))
 
 
 def csv_text(result: dict) -> str:

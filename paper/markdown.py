@@ -1,7 +1,7 @@
 """Markdown tables, aligned so that they can be read as they stand, and numbers with their spread."""
 
 import statistics
-from typing import Callable
+from collections.abc import Callable
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

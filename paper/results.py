@@ -3,10 +3,11 @@
 import csv
 import io
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Iterable, NamedTuple
+from typing import NamedTuple
 
-from data.sample import write_atomically
+from data.sample import write_text
 from paper import markdown
 from paper.class_sets import class_sets, default_thresholds
 from refine.scored_maps import plain, variant_of
@@ -157,7 +158,7 @@ def write_table(number: int, series: list[Series], folder: Path, name: str, comm
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}_table{number}.md", folder / f"{name}_table{number}.csv"]
     for path, content in zip(paths, (text, as_csv(number, lines))):
-        write_atomically(path, lambda file: file.write(content.encode()))
+        write_text(path, content)
     return paths
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from data.sample import write_atomically
+from data.sample import write_text
 from frame.chain import STAGES
 from paper import results
 from paper.data_sources import SOURCES, DataSource
@@ -160,8 +160,7 @@ class RunSeries:
 
     def mark_complete(self, run: Run) -> None:
         done = {"command": self.identity(run), "last_stage": run.last_stage}
-        text = json.dumps(done, indent=1)
-        write_atomically(self.run_folder(run) / "command.json", lambda file: file.write(text.encode()))
+        write_text(self.run_folder(run) / "command.json", json.dumps(done, indent=1))
 
     def missing(self) -> list[Run]:
         return [run for run in self.runs if not self.is_complete(run)]

@@ -8,8 +8,8 @@ Prints a row for each quantity. Exit status: 0 all within tolerance, 1 a quantit
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 from parity import irn, labels, mutations, optimizer, samples, segmentation, sfc
 from parity.report import Report

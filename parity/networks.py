@@ -1,7 +1,7 @@
 """Networks with the seeded weights of the reference vectors."""
 
 import re
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 import torch

@@ -95,10 +95,9 @@ def check_image_bank(vectors: Vectors, report: Report) -> None:
     for index, boxes, labels, draws in zip(*batches):
         bank.update(numbered_images(index, bank.images.shape[2]), boxes, labels)
         for kind, content in (("slot", bank.take(torch.arange(len(bank.filled)))), ("drawn", bank.take(draws))):
-            images, boxes, labels = content
-            found[f"{kind}_image"].append(image_numbers(images))
-            found[f"{kind}_box"].append(boxes.numpy())
-            found[f"{kind}_label"].append(labels.numpy())
+            found[f"{kind}_image"].append(image_numbers(content[0]))
+            found[f"{kind}_box"].append(content[1].numpy())
+            found[f"{kind}_label"].append(content[2].numpy())
     for name, values in found.items():
         report.equal(name, values, vectors[name])
 

@@ -1,6 +1,6 @@
 """Checks of the segmentation networks: DeepLabV2 with its training steps and its CRF, and DeepLabV1 on ResNet-38."""
 
-from typing import Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch

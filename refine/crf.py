@@ -38,7 +38,7 @@ def crf_inference_label(image: np.ndarray, labels: np.ndarray, num_labels: int, 
     Returns (H, W) int64. Raises ImportError without pydensecrf2.
     """
     labels = np.asarray(labels, np.int64)
-    if crf.gt_prob * num_labels > 1 and (labels == labels.flat[0]).all() or num_labels == 1:
+    if (crf.gt_prob * num_labels > 1 and (labels == labels.flat[0]).all()) or num_labels == 1:
         return labels.copy()      # the likeliest label of every pixel, and the messages between pixels favour it too
     _, utils = import_pydensecrf()
     unary = utils.unary_from_labels(labels, num_labels, gt_prob=crf.gt_prob, zero_unsure=False)

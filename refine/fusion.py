@@ -16,7 +16,8 @@ def fuse_scales(maps: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor
     maps     per scale (K+1, h_s, w_s) float
     Returns  (K+1, H, W) float32.
     """
-    total = sum(F.interpolate(cam[None].float(), size, mode="bilinear", align_corners=False)[0] for cam in maps)
+    resized = [F.interpolate(cam[None].float(), size, mode="bilinear", align_corners=False)[0] for cam in maps]
+    total = sum(resized[1:], start=resized[0])
     return total / (total.amax((1, 2), keepdim=True) + EPS)
 
 

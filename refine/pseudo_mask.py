@@ -42,7 +42,8 @@ def pseudo_mask(cam: torch.Tensor, edge: np.ndarray, stride: int, walk: Walk = W
     Returns (H, W) channel indices.
     """
     walked = walk_along_edges(walk_starts(on_edge_grid(cam, edge), walk), edge, walk)
-    at_full_size = [over_maximum(upsampled(part, stride, tuple(cam.shape[1:]))) for part in walked]
+    size = (cam.shape[1], cam.shape[2])
+    at_full_size = [over_maximum(upsampled(part, stride, size)) for part in walked]
     return walk_scores(at_full_size, walk).argmax(0).numpy()
 
 

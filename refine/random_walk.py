@@ -52,8 +52,8 @@ def transition_matrix(edge: np.ndarray, beta: float, radius: int) -> scipy.spars
     height, width = edge.shape
     path_index = PathIndex(radius)
     margin = path_index.margin
-    edge = torch.from_numpy(np.array(edge, np.float32))
-    padded = F.pad(edge[None], (margin, margin, 0, margin))              # every pixel becomes a source
+    padded = torch.from_numpy(np.array(edge, np.float32))[None]
+    padded = F.pad(padded, (margin, margin, 0, margin))              # every pixel becomes a source
     affinity = (1 - path_index.path_maximum(padded)[0].double().numpy()) ** beta                # (D, h, w)
 
     row, column = np.mgrid[:height, :width]

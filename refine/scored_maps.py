@@ -3,7 +3,8 @@
 A CAM is scored twice: plain, and after the release's background step ("weight_cam", "weight_cam +step").
 """
 
-from typing import Iterable, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 
 class MapWeights(NamedTuple):
@@ -48,7 +49,7 @@ def scored_maps(*prototype_weights: float) -> dict[str, MapWeights]:
 def variant_of(score: str) -> str | None:
     """PLAIN or STEP of a CAM's score; None of what has no variants: CRF, masks, predictions."""
     name = score.removesuffix(STEP)
-    is_cam = name in (WEIGHT_CAM, PROTOTYPE_CAM) or name.startswith(f"{FINAL_CAM} ") and name != FINAL_CAM_CRF
+    is_cam = name in (WEIGHT_CAM, PROTOTYPE_CAM) or (name.startswith(f"{FINAL_CAM} ") and name != FINAL_CAM_CRF)
     return None if not is_cam else STEP if score.endswith(STEP) else PLAIN
 
 

@@ -1,14 +1,11 @@
 """Scores of label maps against the ground truth, as they stand in metrics.json."""
 
+from typing import Any
+
 import numpy as np
 
 from data.sample import IGNORE
 from refine.metrics import ConfusionMatrix
-
-
-def split_name(args, ids) -> str:
-    """What scores are on: said beside every number."""
-    return f"{args.eval_list or 'train'} ({len(ids)} images)"
 
 
 def summary(confusion: ConfusionMatrix, class_names) -> dict:
@@ -18,7 +15,7 @@ def summary(confusion: ConfusionMatrix, class_names) -> dict:
     """
     names = ("background", *class_names)
     per_class = {"iou": confusion.iou(), "precision": confusion.precision(), "recall": confusion.recall()}
-    out = {"miou": 100 * confusion.miou()}
+    out: dict[str, Any] = {"miou": 100 * confusion.miou()}
     for key, values in per_class.items():
         finite = values[~np.isnan(values)]
         if key != "iou":

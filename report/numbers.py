@@ -1,6 +1,6 @@
 """Arithmetic with numbers that may be missing: None in, None out."""
 
-from typing import Iterable
+from collections.abc import Iterable
 
 import numpy as np
 

@@ -13,8 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from data.sample import IGNORE, InputError, write_atomically
-from refine.metrics import ConfusionMatrix
+from data.sample import IGNORE, InputError, write_text
+from refine.metrics import ConfusionMatrix, as_prediction
 from refine.scored_maps import FINAL_CAM_CRF, PSEUDO_MASK, STEP, plain
 from report import charts
 from report.finished_run import BACKGROUND, FinishedRun
@@ -110,7 +110,7 @@ def class_charts(run: FinishedRun) -> list[Markup]:
     maps = [name for name in CHARTED if name in run.scores]
     if not maps:
         return []
-    classes = run.classes_by_frequency() + [BACKGROUND]
+    classes = [*run.classes_by_frequency(), BACKGROUND]
     colours = MAP_COLOURS | {"bar": MAP_COLOURS[maps[-1]]}
     iou = {name: run.scores[name]["class_iou"] for name in maps}
     areas = {name: run.scores[name]["class_area_ratio"] for name in maps}
@@ -127,7 +127,7 @@ def class_rows(run: FinishedRun) -> list[dict]:
     return [{"name": name, "count": run.class_counts.get(name), "dc": dc.get(name),
              "scores": {label: (scores["class_iou"].get(name), scores["class_area_ratio"].get(name))
                         for label, scores in scored.items()}}
-            for name in run.classes_by_frequency() + [BACKGROUND]]
+            for name in [*run.classes_by_frequency(), BACKGROUND]]
 
 
 # --- pictures -------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def _score_chunk(run: FinishedRun, names: list[str]) -> list[ScoredImage]:
     for name in names:
         truth = data_set.read_mask(name)
         confusion = ConfusionMatrix(data_set.num_classes + 1)
-        confusion.update(run.read_mask("sem_seg", name, truth.shape), truth)
+        confusion.update(as_prediction(run.read_mask("sem_seg", name, truth.shape)), truth)
         present = np.unique(truth[(truth != 0) & (truth != IGNORE)])
         out.append(ScoredImage(name, 100 * confusion.miou(), tuple(data_set.class_names[c - 1] for c in present)))
     return out
@@ -228,7 +228,7 @@ def write_comparison(paths: list[str | Path], out: str | Path = "comparison.html
         names = [str(run.path) for run in runs]
     scored = dict.fromkeys(name for run in runs for name in run.scores)
     maps = [name for name in LABELS if name in scored] + [name for name in scored if name not in LABELS]
-    classes = runs[0].classes_by_frequency() + [BACKGROUND]
+    classes = [*runs[0].classes_by_frequency(), BACKGROUND]
     page = _render("comparison.html.j2", runs=dict(zip(names, runs)), labels=LABELS, colours=charts.COLOURS,
                    first=runs[0], maps=maps, classes=classes, counts=runs[0].class_counts,
                    differing=differing_settings(runs), charts=difference_charts(runs, names, classes),
@@ -301,5 +301,5 @@ def _render(template: str, **values) -> str:
 
 
 def _write(path: Path, page: str) -> Path:
-    write_atomically(path, lambda file: file.write(page.encode()))
+    write_text(path, page)
     return path

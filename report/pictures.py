@@ -1,8 +1,8 @@
 """Pictures of CAMs and masks."""
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Callable, Iterator
 
 import cv2
 import numpy as np

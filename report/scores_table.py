@@ -48,7 +48,7 @@ def print_table(work_dir: WorkDir, data_set) -> None:
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(width) if i in (0, 1, 6) else cell.rjust(width)
                        for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in table]
-    log.log(RESULT, "\n%s\n%s", lines[0], "\n".join(["-" * len(lines[0])] + lines[1:]))
+    log.log(RESULT, "\n%s\n%s", lines[0], "\n".join(["-" * len(lines[0]), *lines[1:]]))
     notes = ["+step: after the release's background step", "oracle: threshold chosen with pixel labels"]
     if data_set.benchmark:
         notes.append("paper: CAMs on VOC 12 train (1,464 images), beside ours after the step because the release "

@@ -4,7 +4,7 @@ import argparse
 import errno
 import os
 import sys
-from typing import Callable
+from collections.abc import Callable
 
 from data.sample import InputError
 from runtime import distributed, interrupt
@@ -73,13 +73,13 @@ def exit_with_message(action: Callable) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
             raise
-        stop(2, f"{error.filename or 'work directory'}: {error.strerror}; make room or choose another --work_dir, then the "
-                "same command goes on where this one stopped")
+        stop(2, f"{error.filename or 'work directory'}: {error.strerror}; make room or choose another --work_dir, then "
+                "the same command goes on where this one stopped")
     except RuntimeError as error:
         if not distributed.connection_lost(error):
             raise
-        stop(1, "another process of this run ended, so this one cannot go on; everything up to the last checkpoint is kept, "
-                f"to go on:\n  {interrupt.command_to_go_on()}")
+        stop(1, "another process of this run ended, so this one cannot go on; everything up to the last checkpoint is "
+                f"kept, to go on:\n  {interrupt.command_to_go_on()}")
 
 
 def stop(status: int, message: str, label: str = "error: ") -> None:

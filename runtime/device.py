@@ -43,7 +43,8 @@ def prepare_device(name: str) -> torch.device:
         torch.zeros(1, device=device)
         return device
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); try --device cpu") from None
+        raise InputError(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); try "
+                         "--device cpu") from None
 
 
 def default_device() -> str:

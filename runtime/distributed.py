@@ -6,9 +6,10 @@ process. Values on the CPU travel by gloo, those on the GPU by NCCL.
 
 import contextlib
 import os
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from itertools import islice
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from data.sample import InputError
 
-TIMEOUT = timedelta(minutes=30)        # how long processes wait for one that is alive but slow, as rank 0 removing old files
+# How long processes wait for one that is alive but slow, as rank 0 when it removes old files.
+TIMEOUT = timedelta(minutes=30)
 
 _store = None                          # torchrun's key-value store, which outlives each of the processes
 
@@ -33,8 +35,8 @@ def running() -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=_store, rank=rank_, world_size=size, timeout=TIMEOUT)
     yield
-    # Nobody leaves before rank 0 has written its last file. The tensor stays alive here: gloo's thread would need Python
-    # to free it, while Python waits for that thread (seen with PyTorch 2.6).
+    # Nobody leaves before rank 0 has written its last file. The tensor stays alive here: gloo's thread would need
+    # Python to free it, while Python waits for that thread (seen with PyTorch 2.6).
     last = torch.zeros(1)
     dist.all_reduce(last)
     dist.destroy_process_group()
@@ -93,8 +95,9 @@ def share(images: int, passes: int = 1) -> np.ndarray:
     Raises InputError when a process would have nothing to do in a pass.
     """
     if images < passes * world():
-        raise InputError(f"a batch of {images} images cannot be cut into {passes} passes of {world()} processes; raise the "
-                         "batch size, or lower the number of passes (--grad_accum, --seg_accumulate) or of processes")
+        raise InputError(f"a batch of {images} images cannot be cut into {passes} passes of {world()} processes; raise "
+                         "the batch size, or lower the number of passes (--grad_accum, --seg_accumulate) or of "
+                         "processes")
     return np.concatenate([np.array_split(part, world())[rank()] for part in np.array_split(np.arange(images), passes)])
 
 
@@ -160,7 +163,7 @@ def from_main(action: Callable) -> Any:
     """Call `action` on rank 0; its result, or its InputError, on all processes."""
     if world() == 1:
         return action()
-    answer = [None, None]
+    answer: list[Any] = [None, None]
     if is_main():
         try:
             answer[0] = action()

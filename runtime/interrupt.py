@@ -5,7 +5,7 @@ import os
 import shlex
 import signal
 import sys
-from typing import Iterator
+from collections.abc import Iterator
 
 from runtime import distributed
 
@@ -34,7 +34,8 @@ def watched() -> Iterator[None]:
         signal.signal(signum, signal.SIG_DFL)
         _received = signum
         if distributed.is_main():
-            print(f"\n{signal.Signals(signum).name}: saving what is under way; once more to stop at once", file=sys.stderr)
+            print(f"\n{signal.Signals(signum).name}: saving what is under way; once more to stop at once",
+                  file=sys.stderr)
 
     before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -60,5 +61,8 @@ def check() -> None:
 def command_to_go_on() -> str:
     """The command of this process, for the user to type again (without --overwrite, which would start anew)."""
     spec = sys.modules["__main__"].__spec__
-    program = ["-m", spec.name] if spec and spec.origin == sys.argv[0] else [sys.argv[0]]        # python -m tools.reproduce
-    return shlex.join([*distributed.launcher(), *program, *(word for word in sys.argv[1:] if word != "--overwrite")])
+    program = [sys.argv[0]]
+    if spec and spec.origin == sys.argv[0]:                         # python -m tools.reproduce
+        program = ["-m", spec.name]
+    flags = [word for word in sys.argv[1:] if word != "--overwrite"]
+    return shlex.join([*distributed.launcher(), *program, *flags])

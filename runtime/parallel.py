@@ -2,8 +2,9 @@
 
 import multiprocessing
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor
-from typing import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any
 
 import cv2
 import torch
@@ -40,17 +41,22 @@ def _results(function: Callable, jobs: Iterable, workers: int) -> Iterator:
     # with every job otherwise; they never touch the GPU.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _start_worker, (function,))
     try:
-        under_way = deque()
+        under_way: deque[tuple[Any, Future]] = deque()
         for job in jobs:
             under_way.append((job, pool.submit(_run, job)))
             if len(under_way) >= 4 * workers:
-                job, future = under_way.popleft()
-                yield job, future.result()
+                yield _finished(*under_way.popleft())
         while under_way:
-            job, future = under_way.popleft()
-            yield job, future.result()
+            yield _finished(*under_way.popleft())
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _finished(job, future: Future) -> tuple[Any, Any]:
+    return job, future.result()
+
+
+_function: Callable                                # of a worker: what it does with a job
 
 
 def _start_worker(function: Callable) -> None:

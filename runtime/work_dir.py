@@ -15,17 +15,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 import torch
 
-from data.sample import InputError, write_atomically
+from data.sample import InputError, write_text
 from runtime import distributed
 
 log = logging.getLogger("sfc")
 RESULT = logging.INFO + 5                      # level of scores, which --quiet still shows, as it does warnings
 
 
-_locks = {}                                    # open lock files of this process, by path
+_locks: dict[Path, TextIO] = {}                # open lock files of this process, by path
 
 
 class WorkDir:
@@ -60,13 +61,13 @@ class WorkDir:
         path = (self.path / "lock").resolve()
         if path in _locks and path.exists():
             return
-        file = open(path, "a+", encoding="utf-8")
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  it holds the lock to the end of the process
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise InputError(f"{self.path}: in use by {file.read().strip() or 'another process'}; wait for it, stop it, "
-                             "or choose another --work_dir") from None
+            raise InputError(f"{self.path}: in use by {file.read().strip() or 'another process'}; wait for it, stop "
+                             "it, or choose another --work_dir") from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
@@ -90,8 +91,7 @@ class WorkDir:
     # --- JSON files ---------------------------------------------------------------------------------------
 
     def _write_json(self, name: str, content: dict) -> None:
-        text = json.dumps(content, indent=2) + "\n"
-        write_atomically(self.path / name, lambda file: file.write(text.encode()))
+        write_text(self.path / name, json.dumps(content, indent=2) + "\n")
 
     def config(self) -> dict:
         """config.json: {stage: its entry}. Raises InputError when it is damaged."""
@@ -127,7 +127,8 @@ class WorkDir:
     def _begin(self, stage: str, settings: dict, upstream: tuple[str, ...], outputs: tuple[str, ...], overwrite: bool,
                force: bool) -> str:
         config = self.config()
-        entry = {"settings": settings, "upstream": {name: _identity(config[name]) for name in upstream if name in config},
+        entry = {"settings": settings,
+                 "upstream": {name: _identity(config[name]) for name in upstream if name in config},
                  "complete": False, "machine": _machine()}
         found = config.get(stage)
         there = [path for path in self._files(stage, outputs) if path.exists()]
@@ -168,7 +169,8 @@ class WorkDir:
         config = self.config()
         config[stage]["complete"] = True
         config[stage]["machine"] |= speed | {
-            "processes": distributed.world(), "seconds": round(seconds, 1), "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
+            "processes": distributed.world(), "seconds": round(seconds, 1),
+            "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
         self._write_json("config.json", config)
         (self.path / f"{stage}_checkpoint.pth").unlink(missing_ok=True)
 
@@ -187,8 +189,8 @@ class WorkDir:
         free = shutil.disk_usage(self.path).free
         log.info("%s: about %.0f MB, %.0f MB free", what, bytes_needed / 1e6, free / 1e6)
         if bytes_needed > free:
-            raise InputError(f"{self.path}: {what} need about {bytes_needed / 1e6:.0f} MB, but only {free / 1e6:.0f} MB are "
-                             "free; make room or choose another --work_dir")
+            raise InputError(f"{self.path}: {what} need about {bytes_needed / 1e6:.0f} MB, but only {free / 1e6:.0f} "
+                             "MB are free; make room or choose another --work_dir")
 
     def require(self, name: str, stage: str) -> Path:
         """Path of an input that `stage` makes; InputError that says so when it is missing."""
@@ -254,7 +256,8 @@ def _machine() -> dict:
 def _processor() -> str:
     """Name of the CPU: Linux keeps it in a file, elsewhere Python may know it."""
     path = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in path.read_text().splitlines() if line.startswith("model name")] if path.exists() else []
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 

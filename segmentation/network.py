@@ -116,8 +116,8 @@ def load_initial(model: nn.Module, found: dict, path: str | Path) -> None:
         if name.startswith(CLASSIFIERS):
             classifier[name] = tensor
             continue
-        name = port_names.get(name, name)
-        backbone[name if name in wanted or not bare else f"backbone.{name}"] = tensor
+        ours = port_names.get(name, name)
+        backbone[ours if ours in wanted or not bare else f"backbone.{ours}"] = tensor
     weights.load_strictly(model.backbone, {name.removeprefix("backbone."): tensor for name, tensor in backbone.items()},
                           path, HINT)
     head = {name: tensor for name, tensor in wanted.items() if not name.startswith("backbone.")}

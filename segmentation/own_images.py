@@ -6,7 +6,7 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 
-from data.sample import InputError, label_path, read_image, write_atomically, write_mask
+from data.sample import InputError, label_path, read_image, write_atomically, write_mask, write_text
 from frame.flags import Flags
 from frame.settings.common import Run
 from frame.settings.segmentation import OtherUses, SegTest
@@ -33,7 +33,7 @@ def predict_folder(flags: Flags) -> None:
         pass
     names = "".join(f"{index} {name}\n" for index, name in enumerate(("background", *trained.class_names)))
     if distributed.is_main():
-        write_atomically(folder / "classes.txt", lambda file: file.write(names.encode()))
+        write_text(folder / "classes.txt", names)
     log.info("%s: masks and overlays of %d images; classes.txt names the indices", folder, len(paths))
 
 

@@ -91,7 +91,8 @@ def label_maps(test: SegTest, image: np.ndarray, prediction: Prediction) -> dict
     maps = {PREDICTION: prediction.mask}
     if test.dense_crf:
         seen = wrapped_bgr(image, CAFFE_BGR_MEAN) if test.crf_image == "wrapped" else image
-        maps[PREDICTION_CRF] = crf_inference_probs(seen, prediction.probabilities, test.dense_crf).argmax(0).astype(np.uint8)
+        refined = crf_inference_probs(seen, prediction.probabilities, test.dense_crf)
+        maps[PREDICTION_CRF] = refined.argmax(0).astype(np.uint8)
     return maps
 
 

@@ -43,4 +43,5 @@ def write_test_archive(flags: Flags) -> None:
 
 
 def write_final_mask(folder: Path, image_path: Callable, test: SegTest, prediction: Prediction) -> None:
-    write_mask(label_path(folder, prediction.name), final_mask(test, read_image(image_path(prediction.name)), prediction))
+    mask = final_mask(test, read_image(image_path(prediction.name)), prediction)
+    write_mask(label_path(folder, prediction.name), mask)

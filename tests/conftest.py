@@ -1,14 +1,13 @@
 import importlib
+import shutil
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))       # the stage scripts lie at the top level
-
-from data import mini_voc  # noqa: E402
-from frame.stage import run_alone  # noqa: E402
+from data import mini_voc
+from frame.stage import run_alone
+from tests.helpers import TINY, files_of
 
 torch.set_num_threads(1)                                             # tiny tensors: threads would only wait
 
@@ -21,21 +20,36 @@ def mini(tmp_path_factory):
     return root
 
 
-TINY = ["--preset", "mini", "--crop_size", "64", "--resize_long", "48,80", "--epochs", "2", "--batch_size", "6",
-        "--ibr_images", "2", "--scales", "1.0,0.5", "--irn_crop_size", "64", "--irn_batch_size", "6",
-        "--irn_radius", "3", "--crf_iterations", "2", "--walk_exp", "3", "--num_workers", "0", "--device", "cpu"]
-
-
-@pytest.fixture
-def command(mini, monkeypatch):
-    """Run a stage script as its user does, in this process: command(stage, *flags) -> exit status."""
-    def run(stage, *flags, root=mini):
-        arguments = [f"{stage}.py", *(["--voc12_root", str(root)] if root else []), *TINY, *map(str, flags)]
-        monkeypatch.setattr(sys, "argv", arguments)
+def call(stage, *flags):
+    """Run a stage script as its user does, in this process -> exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{stage}.py", *map(str, flags)])
         try:
             module = importlib.import_module(stage)
             module.main() if hasattr(module, "main") else run_alone(module)
         except SystemExit as stop:
             return stop.code
-        return 0
+    return 0
+
+
+@pytest.fixture
+def command(mini):
+    """command(stage, *flags) -> exit status, with the flags of the tiny chain on the tiny data set."""
+    def run(stage, *flags, root=mini):
+        return call(stage, *(["--voc12_root", root] if root else []), *TINY, *flags)
     return run
+
+
+@pytest.fixture(scope="session")
+def finished(mini, tmp_path_factory):
+    """A finished run of the chain, trained once a session; a test that changes it takes a `copy`."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert call("run_sample", "--voc12_root", mini, "--work_dir", folder, *TINY) == 0
+    before = files_of(folder)
+    yield folder
+    assert files_of(folder) == before, "a test changed the run that all share"
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "copy")

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from data.cam_store import CamRecord, write_record
-from tests.test_chain import files_of, finished  # noqa: F401  (fixture)
+from tests.helpers import files_of
 
 
 @pytest.fixture
@@ -16,11 +16,6 @@ def broken(mini, tmp_path):
     """A copy of the data set to break, and its first training id."""
     root = shutil.copytree(mini, tmp_path / "broken")
     return root, (root / "ImageSets/Segmentation/train.txt").read_text().split()[0]
-
-
-@pytest.fixture
-def copy(finished, tmp_path):                       # noqa: F811
-    return shutil.copytree(finished, tmp_path / "copy")
 
 
 def refused(capsys, status, *words):
@@ -31,14 +26,13 @@ def refused(capsys, status, *words):
 
 
 def test_roots(command, capsys, tmp_path):
-    refused(capsys, command("run_sample", "--work_dir", tmp_path / "run", root=None), "--voc12_root")
-    refused(capsys, command("run_sample", "--work_dir", tmp_path / "run", root=tmp_path / "absent"), "absent", "JPEGImages")
     (tmp_path / "empty/JPEGImages").mkdir(parents=True)
-    refused(capsys, command("run_sample", "--work_dir", tmp_path / "run", root=tmp_path / "empty"), "train.txt", "--train_list")
+    for root, words in ((None, ["--voc12_root"]), (tmp_path / "absent", ["absent", "JPEGImages"]),
+                        (tmp_path / "empty", ["train.txt", "--train_list"])):
+        refused(capsys, command("run_sample", "--work_dir", tmp_path / "run", root=root), *words)
 
 
 def test_lists(command, capsys, tmp_path):
-    refused(capsys, command("train_sfc", "--work_dir", tmp_path / "run", "--train_list", tmp_path / "absent.txt"), "absent.txt")
     (tmp_path / "one.txt").write_text("mini_train_0000_not_there\n")
     refused(capsys, command("train_sfc", "--work_dir", tmp_path / "run", "--train_list", tmp_path / "one.txt"),
             "mini_train_0000_not_there")
@@ -123,7 +117,8 @@ def test_records(copy, mini, command, capsys):
     maps = [np.zeros((2, 4, 4), np.float32)]
     before = files_of(copy)
     for write, reason in ((lambda: path.write_bytes(whole[:200]), "damaged CAM record"),
-                          (lambda: write_record(path, CamRecord(np.array([1]), (64, 64), maps, maps), 9), "of 9 classes"),
+                          (lambda: write_record(path, CamRecord(np.array([1]), (64, 64), maps, maps), 9),
+                           "of 9 classes"),
                           (lambda: write_record(path, CamRecord(np.array([1]), (9, 7), maps, maps), 4), "7x9")):
         write()
         refused(capsys, command("eval_cam", "--work_dir", copy, "--overwrite"), f"{name}.npz", reason, "make_cam.py")
@@ -146,7 +141,8 @@ def test_checkpoints(copy, command, capsys, tmp_path):
         status = command("make_cam", "--work_dir", tmp_path / "a", "--checkpoint", tmp_path / name)
         error = capsys.readouterr().err
         assert status == 2 and name in error and "state dict" in error and "weights_only" not in error
-    refused(capsys, command("train_sfc", "--work_dir", tmp_path / "a", "--weights", tmp_path / "absent.pth"), "absent.pth")
+    status = command("train_sfc", "--work_dir", tmp_path / "a", "--weights", tmp_path / "absent.pth")
+    refused(capsys, status, "absent.pth")
 
 
 def test_wrong_weights_are_refused_before_the_labels_are_read(command, capsys, tmp_path, monkeypatch):
@@ -161,7 +157,8 @@ def test_wrong_weights_are_refused_before_the_labels_are_read(command, capsys, t
 def test_work_directories(command, capsys, tmp_path, copy):
     (tmp_path / "file").write_text("in the way")
     refused(capsys, command("train_sfc", "--work_dir", tmp_path / "file" / "run"), "file/run", "--work_dir")
-    refused(capsys, command("train_sfc", "--work_dir", copy, "--lr", "0.5"), "--sfc_lr: was 0.08, is 0.5", "--overwrite")
+    status = command("train_sfc", "--work_dir", copy, "--lr", "0.5")
+    refused(capsys, status, "--sfc_lr: was 0.08, is 0.5", "--overwrite")
     for name in ("config.json", "metrics.json"):
         kept = (copy / name).read_text()
         (copy / name).write_text(kept[:50])
@@ -170,8 +167,8 @@ def test_work_directories(command, capsys, tmp_path, copy):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(command, capsys, tmp_path):
-    status = command("train_sfc", "--work_dir", tmp_path / "run", "--lr", "1e30", "--clip_norm", "1e30", "--epochs", "5")
-    refused(capsys, status, "not finite at step", "checkpoint")
+    flags = ["--lr", "1e30", "--clip_norm", "1e30", "--epochs", "5"]
+    refused(capsys, command("train_sfc", "--work_dir", tmp_path / "run", *flags), "not finite at step", "checkpoint")
     assert not (tmp_path / "run/sfc.pth").exists()
 
 

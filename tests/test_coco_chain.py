@@ -8,9 +8,7 @@ from PIL import Image
 
 pytest.importorskip("pycocotools", reason="coco14/prepare.py needs pycocotools")
 pytest.importorskip("ijson", reason="coco14/prepare.py needs ijson")
-from tests.coco14.test_coco14 import H, W, run_prepare, train_content, val_content, write_coco  # noqa: E402
-
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+from tests.coco14.generated import H, W, run_prepare, train_content, val_content, write_coco
 
 
 def test_chain_on_coco(tmp_path, command):

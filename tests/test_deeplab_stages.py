@@ -5,25 +5,18 @@ import json
 import shutil
 import sys
 import zipfile
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from data.loader import LabelledCrops
-from data.sample import InputError, read_list, write_mask
-from data.transforms import shift_hsv
+from data.sample import read_list, write_mask
 from frame import engine
 from frame.stage import run_alone
-from net.deeplabv2 import DeepLabV2, deeplab_pytorch_name
-from net.inputs import CAFFE_BGR_MEAN
-from net.resnet38 import DeepLabV1
 from report.scores_table import rows
 from run_sample import Chain, choose_stages
-from segmentation.network import Design, build, build_initialised, image_input, load_trained
-from voc12.submission import check_archive, entry_name, write_archive
+from segmentation.network import Design, build, load_trained
 
 NETS = ("deeplabv2_resnet101", "deeplabv1_resnet38")
 SMALL = ["--seg_init", "none", "--seg_width", "4", "--seg_blocks", "1,1,1,1", "--seg_crop_size", "48",
@@ -118,27 +111,6 @@ def test_run_sample_knows_the_stages_but_stops_before_them(command, masks, tmp_p
     assert choose_stages(Chain(), with_irn=True)[-1] == "eval_sem_seg"
 
 
-def test_learning_rate_falls_every_ten_steps():
-    optimizer, scheduler = engine.poly_sgd([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1.0}], 40, 0.9, 0.0,
-                                           0.9, every=10)
-    seen = []
-    for _ in range(40):
-        seen.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    assert seen == pytest.approx(np.repeat([(1 - k / 4) ** 0.9 for k in range(4)], 10))
-
-
-def test_accumulated_gradients_are_those_of_the_whole_step():
-    def gradient(accumulate):
-        weight = torch.nn.Parameter(torch.ones(3))
-        training = engine.Training(None, None, None, lambda batch, _: {"total": (batch[0] @ weight).square().mean()},
-                                   None, total_steps=1, batch_size=4, accumulate=accumulate)
-        losses = engine._backward(training, training.loss, [torch.arange(12.0).view(4, 3)], 0)
-        return weight.grad, losses["total"]
-    torch.testing.assert_close(gradient(2), gradient(1))
-
-
 def test_bf16_trains_in_float32_weights(command, masks, tmp_path):
     assert command("train_deeplab", "--work_dir", tmp_path, *masks, "--amp", "bf16", "--balanced_ce") == 0
     weights = torch.load(tmp_path / "deeplab.pth", weights_only=True)["model"]
@@ -147,112 +119,12 @@ def test_bf16_trains_in_float32_weights(command, masks, tmp_path):
 
 # --- images as the networks see them --------------------------------------------------------------------------
 
-def test_each_convention_has_its_normalisation():
-    image = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
-    image[:, 0] = 200                                                             # red
-    bgr = image_input(DESIGN._replace(normalisation="bgr"))(image)
-    torch.testing.assert_close(bgr[0, :, 0, 0], torch.tensor([0, 0, 200]) - torch.tensor(CAFFE_BGR_MEAN))
-    torch.testing.assert_close(image_input(DESIGN)(image)[0, 0, 0, 0].item(), (200 / 255 - 0.485) / 0.229)
-
-
-def test_scales_come_from_the_list_or_the_range(mini):
-    def sides(one_of_scales):
-        crops = LabelledCrops(["mini_train_0001"], lambda name: mini / f"JPEGImages/{name}.jpg",
-                              lambda name: mini / f"SegmentationClass/{name}.png", num_classes=4, crop=128,
-                              scale=(0.5, 1.5), flip=False, seed=0, one_of_scales=one_of_scales)
-        boxes = [crops[epoch, 0][1] for epoch in range(20)]
-        return {int(box[1] - box[0]) for box in boxes}
-    assert sides(True) == {32, 96}
-    assert len(sides(False)) > 5 and all(32 <= side <= 96 for side in sides(False))
-
-
-def test_colour_shift_is_bounded_and_reproducible():
-    image = np.random.default_rng(0).integers(60, 200, (8, 8, 3), dtype=np.uint8)
-    shifted = [shift_hsv(image, 10, np.random.default_rng(1)) for _ in range(2)]
-    assert np.array_equal(*shifted) and not np.array_equal(shifted[0], image)
-    assert np.abs(shifted[0].max(2).astype(int) - image.max(2)).max() <= 11       # value, and rounding
-    assert np.abs(shift_hsv(image, 0, np.random.default_rng(1)).astype(int) - image).max() <= 3
-
-
 @pytest.mark.parametrize("size", [(17, 300), (70, 33), (600, 40)])
 def test_images_of_any_size_are_predicted_whole(trained, size, tmp_path):
     (tmp_path / "in").mkdir()
     Image.new("RGB", size[::-1], (90, 120, 30)).save(tmp_path / "in/a.png")
     assert predict(trained, "--images", tmp_path / "in", "--no-seg_crf") == 0
     assert np.asarray(Image.open(trained / "prediction_images/mask/a.png")).shape == size
-
-
-# --- initial weights ------------------------------------------------------------------------------------------
-
-def same(model, other):
-    return all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values()))
-
-
-@pytest.mark.parametrize("prefix, classifier", [("", False), ("base.", True), ("module.base.", True)])
-def test_deeplab_pytorch_checkpoints_load(tmp_path, prefix, classifier):
-    torch.manual_seed(1)
-    theirs = DeepLabV2(5, (1, 1, 1, 1), 4, stride_on_1x1=True)
-    state = {prefix + deeplab_pytorch_name(name): tensor for name, tensor in theirs.state_dict().items()
-             if (classifier or "aspp" not in name) and "num_batches" not in name}
-    torch.save(state, tmp_path / "coco.pth")
-    model, design = build_initialised(DESIGN, str(tmp_path / "coco.pth"))
-    assert same(model.backbone, theirs.backbone) and same(model.aspp, theirs.aspp) == classifier
-    assert design.stride_on_1x1 and design.normalisation == "bgr"
-    assert model.backbone.layer2[0].conv1.stride == (2, 2) and model.backbone.layer2[0].conv2.stride == (1, 1)
-
-
-def test_a_classifier_of_other_classes_starts_anew(tmp_path):
-    theirs = DeepLabV2(91, (1, 1, 1, 1), 4, stride_on_1x1=True)
-    torch.save({deeplab_pytorch_name(name): tensor for name, tensor in theirs.state_dict().items()}, tmp_path / "a.pth")
-    model, _ = build_initialised(DESIGN, str(tmp_path / "a.pth"))
-    assert same(model.backbone, theirs.backbone) and model.aspp.c0.bias.shape == (5,)
-
-
-def test_torchvision_names_load(tmp_path):
-    theirs = build(DESIGN)
-    torch.save(theirs.backbone.state_dict() | {"fc.weight": torch.zeros(1000, 128), "fc.bias": torch.zeros(1000)},
-               tmp_path / "resnet.pth")
-    model, design = build_initialised(DESIGN, str(tmp_path / "resnet.pth"))
-    assert same(model.backbone, theirs.backbone) and not design.stride_on_1x1 and design.normalisation == "rgb"
-
-
-@pytest.mark.parametrize("prefix", ["", "backbone."])
-def test_resnet38_weights_load(tmp_path, prefix):
-    theirs = DeepLabV1(5, width=2)
-    torch.save({prefix + name: tensor for name, tensor in theirs.backbone.state_dict().items()}, tmp_path / "38.pth")
-    model, design = build_initialised(DESIGN38, str(tmp_path / "38.pth"))
-    assert same(model.backbone, theirs.backbone) and design.normalisation == "rgb"
-
-
-def test_our_own_result_keeps_its_conventions(tmp_path):
-    wanted = DESIGN._replace(stride_on_1x1=True, normalisation="bgr")
-    theirs = build(wanted)
-    engine.save_model(tmp_path / "deeplab.pth", theirs, **wanted._asdict(), class_names=list("abcd"))
-    model, design = build_initialised(DESIGN, str(tmp_path / "deeplab.pth"))
-    assert same(model, theirs) and design == wanted
-    again, stored, names = load_trained(tmp_path / "deeplab.pth")
-    assert same(again, theirs) and stored == design and names == tuple("abcd")
-
-
-@pytest.mark.parametrize("state, message", [
-    (DeepLabV1(5, width=2).backbone.state_dict(), "deeplabv1_resnet38"),
-    ({"encoder.weight": torch.zeros(2)}, "unknown names"),
-    (build(DESIGN._replace(blocks=(1, 2, 1, 1))).backbone.state_dict(), "layer2.1.conv1.weight"),
-    (build(DESIGN._replace(width=2)).backbone.state_dict(), "of another shape"),
-    ({k: v for k, v in build(DESIGN).backbone.state_dict().items() if k != "layer3.0.conv2.weight"}, "missing"),
-    (build(DESIGN).backbone.state_dict() | {"extra.weight": torch.ones(3)}, "extra.weight"),
-])
-def test_weights_of_another_network_are_refused(tmp_path, state, message):
-    torch.save(state, tmp_path / "other.pth")
-    with pytest.raises(InputError, match=message) as error:
-        build_initialised(DESIGN, str(tmp_path / "other.pth"))
-    assert "other.pth" in str(error.value) and "check --seg" in str(error.value)
-
-
-@pytest.mark.parametrize("design", [DESIGN, DESIGN38])
-def test_imagenet_weights_need_the_network_they_are_of(design):
-    with pytest.raises(InputError, match="--seg_init"):
-        build_initialised(design, "imagenet")
 
 
 # --- archive for the test server ------------------------------------------------------------------------------
@@ -275,32 +147,6 @@ def test_archive_is_what_the_server_takes(trained, with_test_split, tmp_path):
         assert len(archive.namelist()) == 8
         with Image.open(archive.open(f"results/VOC2012/Segmentation/comp5_test_cls/{name}.png")) as mask:
             assert mask.mode == "P" and mask.format == "PNG" and mask.size == (50, 71)
-
-
-def test_archive_check_finds_what_is_wrong(tmp_path):
-    (tmp_path / "image").mkdir()
-    for name in "ab":
-        Image.new("RGB", (6, 4)).save(tmp_path / f"image/{name}.png")
-        write_mask(tmp_path / f"{name}.png", np.full((4, 6), 4))
-
-    def check(ids="ab", competition="comp6"):
-        write_archive(tmp_path / "x.zip", tmp_path, list("ab"), "comp6")
-        check_archive(tmp_path / "x.zip", list(ids), competition, 4, lambda name: tmp_path / f"image/{name}.png")
-
-    check()
-    for wrong in ({"ids": "a"}, {"ids": "abc"}, {"competition": "comp5"}):
-        with pytest.raises(InputError, match="entries"):
-            check(**wrong)
-    for write, message in ((Image.new("L", (6, 4)).save, "mode L"),
-                           (partial(write_mask, mask=np.zeros((6, 4))), "4x6"),
-                           (partial(write_mask, mask=np.full((4, 6), 9)), "index 9")):
-        write(tmp_path / "b.png")
-        with pytest.raises(InputError, match=message) as error:
-            check()
-        assert entry_name("comp6", "b") in str(error.value)
-    (tmp_path / "x.zip").write_bytes(b"no zip")
-    with pytest.raises(InputError, match="damaged"):
-        check_archive(tmp_path / "x.zip", ["a"], "comp6", 4, None)
 
 
 # --- own images -----------------------------------------------------------------------------------------------
@@ -377,7 +223,8 @@ def test_bad_input_of_prediction(trained, with_test_split, mini, tmp_path, capsy
     for name in ("a.png", "a.jpg"):
         Image.new("RGB", (8, 8)).save(tmp_path / "twice" / name)
     for flags, message in [
-        (["--voc12_root", with_test_split, *zip_flags], f"{first}: image is missing (1 of 8); VOC has the images of test"),
+        (["--voc12_root", with_test_split, *zip_flags],
+         f"{first}: image is missing (1 of 8); VOC has the images of test"),
         (["--voc12_root", mini, *zip_flags], "test.txt: list is missing"),
         (["--voc12_root", mini, *zip_flags[:2]], "belong together"),
         (["--voc12_root", mini, *zip_flags[2:]], "belong together"),

@@ -11,17 +11,18 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 import run_sample
 from data.loader import follow_parent
-from tests.conftest import TINY
-from tests.test_chain import files_of, finished  # noqa: F401  (fixture)
+from tests.helpers import ROOT, TINY, files_of
 
 KILLS = int(os.environ.get("SFC_KILLS", "20"))
-ROOT = Path(__file__).resolve().parents[1]
+
+
+def chain_flags(mini, folder) -> list[str]:
+    return ["--voc12_root", str(mini), "--work_dir", str(folder), *TINY]
 
 
 def start(mini, folder, *flags) -> int:
@@ -30,9 +31,10 @@ def start(mini, folder, *flags) -> int:
     if pid == 0:
         status = 1
         try:
-            sys.stdout = sys.stderr = open(folder.with_suffix(".out"), "a", buffering=1)
-            sys.argv = ["run_sample.py", "--voc12_root", str(mini), "--work_dir", str(folder), *TINY, "--no-report", *flags]
-            run_sample.main()
+            with open(folder.with_suffix(".out"), "a", buffering=1) as sys.stdout:
+                sys.stderr = sys.stdout
+                sys.argv = ["run_sample.py", *chain_flags(mini, folder), "--no-report", *flags]
+                run_sample.main()
             status = 0
         except SystemExit as stop:
             status = stop.code
@@ -58,7 +60,7 @@ def stage_under_way(folder) -> str:
     return next((name for name, entry in config.items() if not entry["complete"]), "between stages")
 
 
-def test_killed_at_random_moments(mini, finished, tmp_path):    # noqa: F811
+def test_killed_at_random_moments(mini, finished, tmp_path):
     seed = random.randrange(2**32)
     print(f"seed {seed}")                                         # shown when the test fails
     rng, kills, where, runs = random.Random(seed), 0, {}, 0
@@ -81,11 +83,11 @@ def test_killed_at_random_moments(mini, finished, tmp_path):    # noqa: F811
 
 
 @pytest.mark.parametrize("signum, exit_status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_save_and_say_how_to_go_on(mini, finished, tmp_path, signum, exit_status):    # noqa: F811
+def test_signals_save_and_say_how_to_go_on(mini, finished, tmp_path, signum, exit_status):
     folder = tmp_path / "run"
     for attempt in range(50):
         pid = start(mini, folder)
-        if (status := wait(pid, 0.3 + 0.1 * attempt)) is None:     # on a busy machine, too, some attempt gets to the end
+        if (status := wait(pid, 0.3 + 0.1 * attempt)) is None:     # some attempt gets to the end, even if busy
             os.kill(pid, signum)
             status = wait(pid, 60)
         if status == 0:
@@ -105,8 +107,8 @@ def test_a_second_run_on_one_work_directory_is_refused(mini, tmp_path):
                 break
             time.sleep(0.01)
         os.kill(pid, signal.SIGSTOP)                              # keep it under way while the second one starts
-        second = subprocess.run([sys.executable, "run_sample.py", "--voc12_root", str(mini), "--work_dir", str(folder), *TINY],
-                                cwd=ROOT, capture_output=True, text=True)
+        second = subprocess.run([sys.executable, "run_sample.py", *chain_flags(mini, folder)], cwd=ROOT,
+                                capture_output=True, text=True, check=False)
         assert second.returncode == 2 and f"in use by process {pid} on " in second.stderr
     finally:
         os.kill(pid, signal.SIGKILL)
@@ -114,12 +116,10 @@ def test_a_second_run_on_one_work_directory_is_refused(mini, tmp_path):
 
 
 def test_a_full_disk_is_said(mini, tmp_path, command, monkeypatch, capsys):
-    import data.sample
-
     def full(_descriptor):
         raise OSError(28, "No space left on device", str(tmp_path / "disk"))
 
-    monkeypatch.setattr(data.sample.os, "fsync", full)
+    monkeypatch.setattr("data.sample.os.fsync", full)
     assert command("train_sfc", "--work_dir", tmp_path / "run") == 2
     error = capsys.readouterr().err
     assert "No space left on device" in error and "make room" in error
@@ -127,7 +127,8 @@ def test_a_full_disk_is_said(mini, tmp_path, command, monkeypatch, capsys):
 
 
 def test_quiet_prints_the_table_alone(mini, tmp_path, command, capsys):
-    assert command("run_sample", "--work_dir", tmp_path / "run", "--quiet", "--to", "eval_cam", "--epochs", "1", "--no-report") == 0
+    flags = ["--quiet", "--to", "eval_cam", "--epochs", "1", "--no-report"]
+    assert command("run_sample", "--work_dir", tmp_path / "run", *flags) == 0
     captured = capsys.readouterr()
     assert captured.err == "" and "started" not in captured.out and "final_cam CRF" in captured.out
     assert "train_sfc: started" in (tmp_path / "run/log.txt").read_text()

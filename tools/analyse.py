@@ -10,10 +10,10 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])     # the repository, also for python tools/analyse.py
 
-import torch  # noqa: E402
+import torch
 
-from data.sample import write_atomically  # noqa: E402
-from runtime.command import default_workers, exit_with_message, positive_int  # noqa: E402
+from data.sample import write_text
+from runtime.command import default_workers, exit_with_message, positive_int
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,7 +49,7 @@ def main(argv=None) -> None:
         if len(results) > 1:
             print(f"mean of {len(results)} runs\n{text}")
         if args.out:
-            write_atomically(args.out, lambda file: file.write(f"{text}\n".encode()))
+            write_text(args.out, f"{text}\n")
 
     exit_with_message(run)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])     # the repository, also for python tools/check_parity.py
 
-from parity.check import main  # noqa: E402
+from parity.check import main
 
 if __name__ == "__main__":
     sys.exit(main())

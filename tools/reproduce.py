@@ -15,9 +15,9 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])     # the repository, also for python tools/reproduce.py
 
-from paper.data_sources import SOURCES  # noqa: E402
-from report.published import FIGURES, SETTINGS, TABLE_NUMBERS  # noqa: E402
-from runtime.command import exit_with_message, flag, positive_int  # noqa: E402
+from paper.data_sources import SOURCES
+from report.published import FIGURES, SETTINGS, TABLE_NUMBERS
+from runtime.command import exit_with_message, flag, positive_int
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])     # the repository, also for python tools/visualize.py
 
-from runtime.command import exit_with_message  # noqa: E402
+from runtime.command import exit_with_message
 
 
 def main(argv=None) -> None:

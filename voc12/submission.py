@@ -1,9 +1,10 @@
 """The archive that the PASCAL VOC evaluation server takes for the segmentation task, written and checked."""
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
+import numpy as np
 from PIL import Image
 
 from data.sample import InputError, image_size, write_atomically
@@ -58,6 +59,6 @@ def check_mask(what: str, mask: Image.Image, size: tuple[int, int], num_classes:
         raise InputError(f"{what}: {mask.format} of mode {mask.mode}, not an indexed PNG; write the archive again")
     if mask.size != (width, height):
         raise InputError(f"{what}: {mask.width}x{mask.height} pixels for an image of {width}x{height}; predict again")
-    highest = mask.getextrema()[1]
+    highest = np.asarray(mask).max()
     if highest > num_classes:
         raise InputError(f"{what}: class index {highest}, but there are only {num_classes} classes; predict again")

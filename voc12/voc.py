@@ -115,13 +115,15 @@ class Voc12:
             raise InputError(f"{path}: annotation is missing; restore it, or use --labels masks where the data set "
                              "has masks") from None
         except (ET.ParseError, OSError, ValueError) as error:
-            raise InputError(f"{path}: damaged annotation ({error}); restore it or take its id out of the list") from None
+            raise InputError(f"{path}: damaged annotation ({error}); restore it or take its id out of the "
+                             "list") from None
         unknown = sorted({name.strip() for name in objects} - set(self.class_names))
         if unknown:
             raise InputError(f"{path}: unknown class {unknown[0]!r}; correct the file, or list the class names of "
                              f"the data set in {self.root / 'classes.txt'}")
         if not objects:
-            raise InputError(f"{path}: no object; an image without any class cannot be used, take its id out of the list")
+            raise InputError(f"{path}: no object; an image without any class cannot be used, take its id out of "
+                             "the list")
         return [self.class_names.index(name.strip()) for name in objects]
 
     def _labels_from_mask(self, name: str) -> list[int]:

@@ -6,8 +6,8 @@ from frame.settings import cams, common, irn, segmentation
 GROUPS = (
     common.Run, common.Hardware, common.Memory, common.Data, common.TrainList, common.InferList, common.EvalList,
     common.BackboneChoice, common.Weights,
-    cams.Network, cams.SfcTraining, cams.Selection, cams.Calibration, cams.Inference, cams.Background, cams.FinalIr, cams.FinalMask,
-    cams.LabelCrf, cams.CamScores, cams.IrLabels,
+    cams.Network, cams.SfcTraining, cams.Selection, cams.Calibration, cams.Inference, cams.Background,
+    cams.FinalIr, cams.FinalMask, cams.LabelCrf, cams.CamScores, cams.IrLabels,
     irn.IrnCrop, irn.IrnTraining, irn.MaskSource, irn.RandomWalk,
     segmentation.SegNetwork, segmentation.SegLabels, segmentation.SegTraining, segmentation.SegEvalList,
     segmentation.SegTest)

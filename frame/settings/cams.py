@@ -10,36 +10,37 @@ from runtime.command import non_negative, number_list, positive_int, size_range
 @dataclass(frozen=True)
 class Network(Group, title="CAM network"):
     pcm_steps: int = option(2, "applications of the PCM affinity (release 2, SEAM 1)", positive_int)
-    seed_mode: str = option("argmax", "prototype seeds: arg-max class of M_W (release) or activation over a threshold (Eq. 3)",
-                            choices=("argmax", "threshold"))
+    seed_mode: str = option("argmax", "prototype seeds: arg-max class of M_W (release) or activation over a threshold "
+                            "(Eq. 3)", choices=("argmax", "threshold"))
     seed_background: float = option(0.3, "factor of the background channel before the seeds' arg-max (release)", float)
-    seed_threshold: float = option(0.3, "activation above which a pixel is a seed, for --seed_mode threshold (the paper "
-                                   "gives no value)", float)
-    background_after_pcm: bool = option(False, "background of M_W: 1 - max over its classes (Eq. 2), not that of the coarse "
-                                        "CAM after PCM (release)")
+    seed_threshold: float = option(0.3, "activation above which a pixel is a seed, for --seed_mode threshold (the "
+                                   "paper gives no value)", float)
+    background_after_pcm: bool = option(False, "background of M_W: 1 - max over its classes (Eq. 2), not that of the "
+                                        "coarse CAM after PCM (release)")
 
 
 @dataclass(frozen=True)
 class SfcTraining(Group, title="training of the classifier", prefix="sfc_", short_names=True):
     crop_size: int = option(512, "side of the training crops in pixels", positive_int)
-    resize_long: tuple[int, int] | None = option(None, "low,high: random long side in pixels before cropping; none: keep the "
-                                                 "size, as the release's VOC loader does (its COCO loader: 320,640)",
-                                                 size_range)
+    resize_long: tuple[int, int] | None = option(None, "low,high: random long side in pixels before cropping; none: "
+                                                 "keep the size, as the release's VOC loader does (its COCO loader: "
+                                                 "320,640)", size_range)
     train_stem: bool = option(False, "train the first two stages of the backbone too (release: never)")
     flip: bool = option(False, "random horizontal flip (the release: on for coco14 alone)")
     batch_size: int = option(16, "images of a step, without those of the bank", positive_int)
     epochs: int = option(6, "passes over the training list", positive_int)
     lr: float = option(0.1, "learning rate of the backbone", non_negative)
     lr_new_factor: float = option(10.0, "times --sfc_lr: rate of the new layers", non_negative)
-    momentum: float = option(1e-4, "of SGD (the released optimiser takes its weight decay for the momentum)", non_negative)
+    momentum: float = option(1e-4, "of SGD (the released optimiser takes its weight decay for the momentum)",
+                             non_negative)
     weight_decay: float = option(1e-4, "of SGD", non_negative)
     clip_norm: float = option(1.0, "largest gradient norm over all parameters", non_negative)
 
 
 @dataclass(frozen=True)
 class Selection(Group, title="choice of the checkpoint"):
-    keep_best: bool = option(False, "go on from the checkpoint whose M_W + M_P scores best with the pixel labels of the "
-                             "training list, as the release does, not from the last one; every score then says so")
+    keep_best: bool = option(False, "go on from the checkpoint whose M_W + M_P scores best with the pixel labels of "
+                             "the training list, as the release does, not from the last one; every score then says so")
     best_every: int = option(300, "steps between two looks at it", positive_int)
 
 
@@ -56,8 +57,8 @@ class Calibration(Group, title="shared feature calibration"):
                            choices=("mean", "total_demand"))
     dw_p_weight: float = option(1.6, "weight of L_DW^P (Eq. 5), 0: without it", non_negative)
     dw_w_weight: float = option(0.8, "weight of L_DW^W (Eq. 7), 0: without it", non_negative)
-    dw_reduction: str = option("mean", "mean over images, classes and pixels (release), or the mean over pixels of each "
-                               "class summed over classes (Eq. 5, 7)", choices=("mean", "l1"))
+    dw_reduction: str = option("mean", "mean over images, classes and pixels (release), or the mean over pixels of "
+                               "each class summed over classes (Eq. 5, 7)", choices=("mean", "l1"))
     normalise_prototype: bool = option(True, "divide M_P by its maximum before L_DW^P (release)")
     cls_half: bool = option(True, "average L_cls over scale 1 and 0.5 (release), not scale 1 alone (Eq. 1)")
 
@@ -88,7 +89,8 @@ class Background(Group, title="fused CAMs", prefix="background_"):
 
 @dataclass(frozen=True)
 class FinalIr(Group, title="M_final for IR labels"):
-    ir_prototype_weight: float = option(0.7, "M_final of the IR labels: M_W + this * M_P (release; Eq. 9: 1)", non_negative)
+    ir_prototype_weight: float = option(0.7, "M_final of the IR labels: M_W + this * M_P (release; Eq. 9: 1)",
+                                        non_negative)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ PRESETS = ("mini", "paper", "released")      # frame/presets.py has an entry for
 @dataclass(frozen=True)
 class Run(Group, title="run"):
     work_dir: str = option("runs/sfc", "folder of this run: checkpoints, CAMs, labels, scores", changes_result=False)
-    preset: str = option("released", "defaults of the method: what the authors released, the paper to the letter, or the "
-                         "settings of the bundled small images; single flags still win", choices=PRESETS, changes_result=False)
+    preset: str = option("released", "defaults of the method: what the authors released, the paper to the letter, or "
+                         "the settings of the bundled small images; single flags still win", choices=PRESETS,
+                         changes_result=False)
     seed: int = option(0, "seed of every random choice", int)
     num_workers: int = option(default_workers(), "processes that load or compute, a rank", int, changes_result=False)
     device: str = option(default_device(), "torch device", changes_result=False)
-    overwrite: bool = option(False, "replace what the work directory holds of another configuration; a stage script of its "
-                             "own then also redoes what is complete", changes_result=False)
+    overwrite: bool = option(False, "replace what the work directory holds of another configuration; a stage script of "
+                             "its own then also redoes what is complete", changes_result=False)
     quiet: bool = option(False, "print warnings, errors and the table of scores only; log.txt has everything",
                          changes_result=False)
 
@@ -29,8 +30,8 @@ class Run(Group, title="run"):
 class Data(Group, title="data set"):
     dataset: str = option("voc12", "layout of the data set", choices=DATA_SETS)
     voc12_root: str | None = option(None, "data set in VOC layout: the folder that holds JPEGImages")
-    labels: str = option("xml", "voc12: source of the image-level labels: Annotations/*.xml, or the class indices of the "
-                         "masks", choices=("xml", "masks"))
+    labels: str = option("xml", "voc12: source of the image-level labels: Annotations/*.xml, or the class indices of "
+                         "the masks", choices=("xml", "masks"))
     coco_root: str | None = option(None, "coco14: the folder that holds train2014 and val2014")
     coco_prepared: str | None = option(None, "coco14: what coco14/prepare.py wrote (its --out)")
     coco_masks: str | None = option(None, "coco14: folder of ready-made masks, if it was prepared from them")
@@ -38,14 +39,14 @@ class Data(Group, title="data set"):
 
 @dataclass(frozen=True)
 class TrainList(Group, title="images to train on"):
-    train_list: str | None = option(None, "list of ids to train on (one a line, or IRN's path lines); default train_aug of "
-                                    "the data set", changes_result=False)
+    train_list: str | None = option(None, "list of ids to train on (one a line, or IRN's path lines); default "
+                                    "train_aug of the data set", changes_result=False)
 
 
 @dataclass(frozen=True)
 class InferList(Group, title="images to label"):
-    infer_list: str | None = option(None, "list of ids that get CAMs, labels and pseudo masks; default train_aug of the "
-                                    "data set", changes_result=False)
+    infer_list: str | None = option(None, "list of ids that get CAMs, labels and pseudo masks; default train_aug of "
+                                    "the data set", changes_result=False)
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class BackboneChoice(Group, title="backbone"):
 
 @dataclass(frozen=True)
 class Weights(Group, title="initial weights"):
-    weights: str = option("imagenet", "initial weights: imagenet (torchvision, or the packages of the backbone), none, or a "
-                          "file (ours, the authors', or torchvision's state dict)")
+    weights: str = option("imagenet", "initial weights: imagenet (torchvision, or the packages of the backbone), none, "
+                          "or a file (ours, the authors', or torchvision's state dict)")
 
 
 @dataclass(frozen=True)

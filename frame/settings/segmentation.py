@@ -57,17 +57,18 @@ def with_own_values(group, values: dict):
 @dataclass(frozen=True)
 class SegNetwork(Group, title="segmentation network", prefix="seg_"):
     net: str = option(SEG_NETS[0], "segmentation network", choices=SEG_NETS)
-    init: str = option("imagenet", "initial weights: imagenet (torchvision's ResNet-101), none, or a file (ours, names of "
-                       "torchvision or deeplab-pytorch, SEAM's ResNet38 as a state dict); the order of colours and the mean "
-                       "of the images follow from it")
+    init: str = option("imagenet", "initial weights: imagenet (torchvision's ResNet-101), none, or a file (ours, names "
+                       "of torchvision or deeplab-pytorch, SEAM's ResNet38 as a state dict); the order of colours and "
+                       "the mean of the images follow from it")
     width: int = option(64, "channels of the first convolution", positive_int)
-    blocks: tuple[int, ...] = option(RESNET101_BLOCKS, "bottlenecks of the four layers of deeplabv2_resnet101", block_counts)
+    blocks: tuple[int, ...] = option(RESNET101_BLOCKS, "bottlenecks of the four layers of deeplabv2_resnet101",
+                                     block_counts)
 
 
 @dataclass(frozen=True)
 class SegLabels(Group, title="masks to train on"):
-    label_dir: str | None = option(None, "folder of masks ID.png to train on, such as SegmentationClassAug; default sem_seg "
-                                   "of the work directory")
+    label_dir: str | None = option(None, "folder of masks ID.png to train on, such as SegmentationClassAug; default "
+                                   "sem_seg of the work directory")
     balanced_ce: bool = option(False, "mean of the cross-entropies of background and foreground pixels")
 
 
@@ -78,16 +79,16 @@ class SegTraining(Group, title="training of the segmentation network", prefix="s
                                  positive_int)
     crop_size: int | None = own(OWN_TRAINING, "crop_size", "side of the training crops in pixels", positive_int)
     scales: tuple[float, ...] | None = own(OWN_TRAINING, "scales", "random scales of the images", number_list)
-    scale_draw: str | None = own(OWN_TRAINING, "scale_draw", "one of --seg_scales, or any scale between the smallest and "
-                                 "the largest", choices=("list", "uniform"))
-    colour_jitter: float | None = own(OWN_TRAINING, "colour_jitter", "largest random shift of hue (of 180), saturation and "
-                                      "value (of 255)", non_negative)
+    scale_draw: str | None = own(OWN_TRAINING, "scale_draw", "one of --seg_scales, or any scale between the smallest "
+                                 "and the largest", choices=("list", "uniform"))
+    colour_jitter: float | None = own(OWN_TRAINING, "colour_jitter", "largest random shift of hue (of 180), saturation "
+                                      "and value (of 255)", non_negative)
     flip: bool = option(True, "random horizontal flip")
-    loss_scales: tuple[float, ...] = option((0.5, 0.75), "deeplabv2_resnet101: scales with a loss of their own, besides 1 "
-                                            "and the maximum of all", number_list)
+    loss_scales: tuple[float, ...] = option((0.5, 0.75), "deeplabv2_resnet101: scales with a loss of their own, "
+                                            "besides 1 and the maximum of all", number_list)
     lr: float | None = own(OWN_TRAINING, "lr", "learning rate of the backbone", non_negative)
-    lr_head_factor: float = option(10.0, "times --seg_lr: rate of the classifier's weights; its biases learn at twice that",
-                                   non_negative)
+    lr_head_factor: float = option(10.0, "times --seg_lr: rate of the classifier's weights; its biases learn at twice "
+                                   "that", non_negative)
     lr_power: float = option(0.9, "exponent of the poly schedule", non_negative)
     lr_every: int | None = own(OWN_TRAINING, "lr_every", "steps from one update of the learning rate to the next",
                                positive_int)
@@ -97,20 +98,21 @@ class SegTraining(Group, title="training of the segmentation network", prefix="s
     @property
     def scale_range(self) -> tuple[float, ...]:
         """The scales that LabelledCrops draws from."""
+        assert self.scales is not None, "the network's own values are filled in first"
         return self.scales if self.scale_draw == "list" else (min(self.scales), max(self.scales))
 
 
 @dataclass(frozen=True)
 class SegEvalList(Group, title="images to predict"):
-    seg_eval_list: str | None = option(None, "list of ids to predict and score, with masks; default val of the data set",
-                                       changes_result=False)
+    seg_eval_list: str | None = option(None, "list of ids to predict and score, with masks; default val of the data "
+                                       "set", changes_result=False)
 
 
 @dataclass(frozen=True)
 class SegTest(Group, title="prediction and scores", prefix="seg_"):
     test_scales: tuple[float, ...] | None = own(
-        OWN_TEST, "test_scales", "scales of the image; deeplabv2_resnet101 takes the maximum of the logits of these and 1, "
-        "deeplabv1_resnet38 the mean of the probabilities", number_list)
+        OWN_TEST, "test_scales", "scales of the image; deeplabv2_resnet101 takes the maximum of the logits of these "
+        "and 1, deeplabv1_resnet38 the mean of the probabilities", number_list)
     test_flip: bool | None = own(OWN_TEST, "test_flip", "average with the mirrored image")
     crf: bool = option(True, "refine the predictions with a dense CRF too")
     crf_iterations: int | None = own(OWN_TEST, "crf_iterations", "mean-field iterations", positive_int)
@@ -119,8 +121,8 @@ class SegTest(Group, title="prediction and scores", prefix="seg_"):
     crf_bilateral_sxy: float | None = own(OWN_TEST, "crf_bilateral_sxy", "bilateral term: pixels", non_negative)
     crf_bilateral_srgb: float | None = own(OWN_TEST, "crf_bilateral_srgb", "bilateral term: grey levels", non_negative)
     crf_bilateral_compat: float | None = own(OWN_TEST, "crf_bilateral_compat", "bilateral term: weight", non_negative)
-    crf_image: str | None = own(OWN_TEST, "crf_image", "what the CRF sees: the true image, or what deeplab-pytorch gives it: "
-                                "BGR minus the mean as bytes, which wrap around", choices=("true", "wrapped"))
+    crf_image: str | None = own(OWN_TEST, "crf_image", "what the CRF sees: the true image, or what deeplab-pytorch "
+                                "gives it: BGR minus the mean as bytes, which wrap around", choices=("true", "wrapped"))
 
     @property
     def dense_crf(self) -> CRF | None:

@@ -3,10 +3,10 @@
 import functools
 import inspect
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Callable
 
 import torch.nn.functional as F
 

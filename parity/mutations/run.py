@@ -3,10 +3,11 @@
 import itertools
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from parity.mutations.patch import Patch, replaced
 from parity.report import Report

@@ -5,9 +5,9 @@ from PIL import Image
 
 from data.cam_store import CamRecord, read_record, write_record
 from data.image_bank import ImageBank
-from data.loader import EpochBatches, Order, ScaledImages, TrainCrops, same_size_batches, train_loader
+from data.loader import EpochBatches, LabelledCrops, Order, ScaledImages, TrainCrops, same_size_batches, train_loader
 from data.sample import InputError, palette, read_image, read_list, read_mask, write_atomically, write_mask
-from data.transforms import cut, random_crop_box, random_resize_long, rescale
+from data.transforms import cut, random_crop_box, random_resize_long, rescale, shift_hsv
 from net.inputs import ImageInput
 from refine.fusion import background_step, full_size_cams, fuse_scales
 
@@ -124,7 +124,7 @@ def test_samples_do_not_depend_on_the_workers(mini):
     runs = [list(train_loader(dataset, Order(len(ids), 4, 5, seed=3), num_workers=workers)) for workers in (0, 2)]
     assert all(torch.equal(a, b) for one, two in zip(*runs) for a, b in zip(one, two))
     image, box, label = dataset[1, 5]
-    assert image.dtype == torch.uint8 and image.shape == (3, 64, 64) and box.shape == (4,) and label.dtype == torch.uint8
+    assert image.dtype == label.dtype == torch.uint8 and image.shape == (3, 64, 64) and box.shape == (4,)
     assert not torch.equal(image, dataset[2, 5][0])                       # another epoch, another crop
 
 
@@ -136,7 +136,7 @@ def test_batches_of_equal_size(tmp_path):
     assert sorted(map(tuple, batches)) == [(0, 2), (1, 4), (3,)]
     windows = same_size_batches([str(i) for i in range(5)], lambda n: tmp_path / f"{n}.jpg", 2, window=3)
     assert sorted(map(tuple, windows)) == [(0, 2), (1,), (3,), (4,)]
-    index, scaled, size = ScaledImages([str(i) for i in range(5)], lambda n: tmp_path / f"{n}.jpg", (1.0, 0.5))[[0, 2]]
+    _, scaled, size = ScaledImages([str(i) for i in range(5)], lambda n: tmp_path / f"{n}.jpg", (1.0, 0.5))[[0, 2]]
     assert [tuple(s.shape) for s in scaled] == [(2, 3, 8, 10), (2, 3, 4, 5)] and size == (8, 10)
 
 
@@ -160,7 +160,7 @@ def test_bank_draws_uniformly_from_filled_slots():
     bank = ImageBank(3, 4, torch.device("cpu"))
     assert len(bank.draw(4, torch.Generator())[0]) == 0
     bank.update(*batch_of([5, 6], [[1, 0, 0], [0, 0, 1]]))
-    images, boxes, labels = bank.draw(4000, torch.Generator().manual_seed(0))
+    images, _, labels = bank.draw(4000, torch.Generator().manual_seed(0))
     share = (images[:, 0, 0, 0] == 5).float().mean().item()
     assert set(images[:, 0, 0, 0].tolist()) == {5, 6} and abs(share - 0.5) < 0.03
     assert torch.equal(labels[:, 0].bool(), images[:, 0, 0, 0] == 5)
@@ -175,8 +175,8 @@ def test_bank_draws_uniformly_from_filled_slots():
 
 def record():
     rng = np.random.default_rng(0)
-    maps = lambda: [rng.random((3, 4, 6), np.float32), rng.random((3, 2, 3), np.float32) / 50]    # noqa: E731
-    return CamRecord(np.array([2, 5]), (61, 93), maps(), maps())
+    kinds = [[rng.random((3, 4, 6), np.float32), rng.random((3, 2, 3), np.float32) / 50] for _ in range(2)]
+    return CamRecord(np.array([2, 5]), (61, 93), *kinds)
 
 
 def test_records_survive_the_disk(tmp_path):
@@ -186,7 +186,7 @@ def test_records_survive_the_disk(tmp_path):
     for written, read in zip(record().weight_maps + record().prototype_maps, found.weight_maps + found.prototype_maps):
         assert read.dtype == np.float32
         maxima = written.max((1, 2), keepdims=True)
-        assert (np.abs(read - written) <= maxima * (0.5 / 65535 + 1e-6)).all()       # half a step, and float32's rounding
+        assert (np.abs(read - written) <= maxima * (0.5 / 65535 + 1e-6)).all()       # half a step, rounding
         np.testing.assert_allclose(read.max((1, 2), keepdims=True), maxima, rtol=1e-6)
     np.load(tmp_path / "a.npz", allow_pickle=False)["classes"]
 
@@ -200,14 +200,15 @@ def test_a_map_of_zeros_stays_zero(tmp_path):
 
 def test_records_of_the_earlier_format_say_what_to_do(tmp_path):
     maps = {f"{kind}_0": np.zeros((2, 3, 4), np.float16) for kind in ("weight", "prototype")}
-    np.savez_compressed(tmp_path / "a.npz", classes=np.array([1]), num_classes=np.int64(1), size=np.array([6, 8]), **maps)
+    header = {"classes": np.array([1]), "num_classes": np.int64(1), "size": np.array([6, 8])}
+    np.savez_compressed(tmp_path / "a.npz", **header, **maps)
     with pytest.raises(InputError, match=r"a\.npz: CAM record of an earlier format.*run make_cam.py again"):
         read_record(tmp_path / "a.npz", 1)
 
 
 def test_unusable_records(tmp_path):
     path = tmp_path / "a.npz"
-    with pytest.raises(InputError, match="make_cam.py"):
+    with pytest.raises(InputError, match=r"make_cam\.py"):
         read_record(path, 7)
     write_record(path, record(), 7)
     with pytest.raises(InputError, match="of 7 classes, but the data set has 8"):
@@ -233,3 +234,22 @@ def test_full_size_cams():
     torch.testing.assert_close(stepped[1:], 2 * weight[1:])
     assert fuse_scales([torch.zeros(2, 2, 2)], (4, 4)).abs().max() == 0          # a class nowhere active stays 0
     assert background_step(torch.ones(2, 1, 1), 0.25).flatten().tolist() == [1.25, 2]
+
+
+def test_scales_come_from_the_list_or_the_range(mini):
+    def sides(one_of_scales):
+        crops = LabelledCrops(["mini_train_0001"], lambda name: mini / f"JPEGImages/{name}.jpg",
+                              lambda name: mini / f"SegmentationClass/{name}.png", num_classes=4, crop=128,
+                              scale=(0.5, 1.5), flip=False, seed=0, one_of_scales=one_of_scales)
+        boxes = [crops[epoch, 0][1] for epoch in range(20)]
+        return {int(box[1] - box[0]) for box in boxes}
+    assert sides(True) == {32, 96}
+    assert len(sides(False)) > 5 and all(32 <= side <= 96 for side in sides(False))
+
+
+def test_colour_shift_is_bounded_and_reproducible():
+    image = np.random.default_rng(0).integers(60, 200, (8, 8, 3), dtype=np.uint8)
+    shifted = [shift_hsv(image, 10, np.random.default_rng(1)) for _ in range(2)]
+    assert np.array_equal(*shifted) and not np.array_equal(shifted[0], image)
+    assert np.abs(shifted[0].max(2).astype(int) - image.max(2)).max() <= 11       # value, and rounding
+    assert np.abs(shift_hsv(image, 0, np.random.default_rng(1)).astype(int) - image).max() <= 3

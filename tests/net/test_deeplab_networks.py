@@ -1,4 +1,3 @@
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +9,8 @@ from PIL import Image
 from net.deeplabv2 import DeepLabV2, MultiScale, deeplab_pytorch_name, multi_scale_loss, pixel_cross_entropy
 from net.labels import downsample_label
 from net.resnet38 import DeepLabV1
-from parity.check import check_file
-from parity.report import Report
+from tests.helpers import assert_golden
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = {"num_classes": 5, "blocks": (1, 1, 1, 1), "width": 4}
 
 
@@ -43,9 +40,7 @@ def tiny_deeplabv1():
 
 @pytest.mark.parametrize("file_name", ["deeplabv2.npz", "resnet38.npz"])
 def test_reference_vectors(file_name):
-    report = Report()
-    check_file(GOLDEN / file_name, report)
-    assert report.rows and report.failed == []
+    assert_golden(file_name)
 
 
 @pytest.mark.parametrize("length", [64, 65, 81, 321, 500])

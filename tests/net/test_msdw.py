@@ -4,8 +4,8 @@ import torch
 from net.msdw import MSDWLoss, bank_samples, distribution_coefficient
 from net.sfc import SFCOutput
 
-VOC_COUNTS = torch.tensor([590, 504, 705, 468, 714, 393, 1150, 1005, 1228, 267, 613, 1188, 445, 492, 4155, 522, 300, 649,
-                           503, 567])
+VOC_COUNTS = torch.tensor([590, 504, 705, 468, 714, 393, 1150, 1005, 1228, 267, 613, 1188, 445, 492, 4155, 522, 300,
+                           649, 503, 567])
 COW, PERSON = 9, 14
 
 
@@ -15,7 +15,8 @@ def test_released_coefficients_of_voc():
     assert dc[PERSON].item() == pytest.approx(1.545, abs=5e-4) and dc[COW].item() == pytest.approx(1.769, abs=5e-4)
     assert dc.mean().item() == pytest.approx(1)
     measured = distribution_coefficient(VOC_COUNTS, bank_samples(4, 1.555, 660, 20))
-    assert measured[PERSON].item() == pytest.approx(1.296, abs=1e-3) and measured[COW].item() == pytest.approx(1.995, abs=1e-3)
+    assert measured[PERSON].item() == pytest.approx(1.296, abs=1e-3)
+    assert measured[COW].item() == pytest.approx(1.995, abs=1e-3)
 
 
 def test_eq6_by_hand():
@@ -75,5 +76,6 @@ def test_l1_distance_of_a_class_is_a_mean_over_pixels(size):
     """Two channels that are half a unit apart everywhere: 0.5 + 0.5, however large the map."""
     cam = torch.zeros(1, 2, size, size)
     full = SFCOutput(torch.zeros(1, 1), cam, cam + 0.5, cam)
-    losses = MSDWLoss(torch.ones(1), torch.ones(1), weight_p=1, weight_w=1, reduction="l1", normalise_prototype=False)(full, full, torch.ones(1, 1))
+    loss = MSDWLoss(torch.ones(1), torch.ones(1), weight_p=1, weight_w=1, reduction="l1", normalise_prototype=False)
+    losses = loss(full, full, torch.ones(1, 1))
     assert losses.dw_p.item() == pytest.approx(1.0) and losses.dw_w.item() == 0

@@ -47,7 +47,7 @@ def test_seeds():
     assert argmax_seeds(cam, everywhere, 1.0).flatten().tolist() == [1, 0, 0]
     assert argmax_seeds(cam, everywhere, 0.3).flatten().tolist() == [0, 1, 0]
     absent = torch.tensor([True, False, True]).view(1, 3, 1, 1)
-    assert argmax_seeds(cam, absent, 0.3).flatten().tolist() == [0, 0, 0]       # the pixel of an absent class is no seed
+    assert argmax_seeds(cam, absent, 0.3).flatten().tolist() == [0, 0, 0]       # a pixel of an absent class
     assert threshold_seeds(cam, everywhere, 0.15).flatten().tolist() == [1, 1, 0]
 
 
@@ -70,10 +70,12 @@ def test_prototypes_and_cosine_against_loops():
 def test_sparse_projection_equals_resizing_the_whole_map():
     torch.manual_seed(0)
     side = torch.nn.Conv2d(5, 7, 1, bias=False)
-    for size, grid in (((33, 50), (9, 13)), ((64, 64), (16, 16)), ((16, 16), (16, 16)), ((31, 32), (16, 16)), ((40, 9), (3, 2))):
+    for size, grid in (((33, 50), (9, 13)), ((64, 64), (16, 16)), ((16, 16), (16, 16)), ((31, 32), (16, 16)),
+                       ((40, 9), (3, 2))):
         feature = torch.randn(2, 5, *size)
         whole = side(feature)
-        whole = F.interpolate(whole / (whole.norm(dim=1, keepdim=True) + 1e-5), grid, mode="bilinear", align_corners=False)
+        whole = whole / (whole.norm(dim=1, keepdim=True) + 1e-5)
+        whole = F.interpolate(whole, grid, mode="bilinear", align_corners=False)
         torch.testing.assert_close(unit_length_on_grid(side, feature, torch.Size(grid)), whole, atol=1e-5, rtol=1e-4)
     taps, share = bilinear_taps(8, 2, torch.device("cpu"))
     assert taps.tolist() == [1, 2, 5, 6] and share.tolist() == [0.5, 0.5]

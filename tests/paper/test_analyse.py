@@ -1,7 +1,6 @@
 """The analysis of a run: a network, records and gradients whose numbers are known by hand, and the command."""
 
 import csv
-import importlib
 import json
 import shutil
 from math import log, sqrt
@@ -13,14 +12,12 @@ import torch.nn.functional as F
 
 from data.cam_store import CamRecord
 from data.sample import InputError, read_list
-from frame.stage import run_alone
 from net.resnet import Backbone
 from net.sfc import SFCNet
 from paper import analysis_page, conclusions
 from paper.analysis import analyse, spaced
 from paper.cam_counts import CamCounts, part_index
 from paper.shared_features import GradientSums, PrototypeMeans, RegionMeans, observe, projection
-from tests.conftest import TINY
 from tools import analyse as command
 
 HEAD, TAIL = 1, 2
@@ -237,22 +234,6 @@ def test_mean_over_runs():
 
 # --- the command --------------------------------------------------------------------------------------------------
 
-@pytest.fixture(scope="module")
-def finished(mini, tmp_path_factory):
-    """A run of the stages that an analysis reads, with the scores of eval_cam to compare with."""
-    folder = tmp_path_factory.mktemp("runs") / "analysed"
-    for stage in ("train_sfc", "make_cam", "eval_cam"):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.argv", [f"{stage}.py", "--voc12_root", str(mini), "--work_dir", str(folder), *TINY])
-            run_alone(importlib.import_module(stage))
-    return folder
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "run")
-
-
 def call(*arguments):
     """Exit status of the command."""
     try:
@@ -262,9 +243,9 @@ def call(*arguments):
     return 0
 
 
-def test_command_writes_everything(finished, mini, capsys):
-    assert call(finished) == 0
-    folder = finished / "analysis"
+def test_command_writes_everything(copy, mini, capsys):
+    assert call(copy) == 0
+    folder = copy / "analysis"
     assert {path.name for path in folder.iterdir()} == {
         "analysis.json", "analysis.csv", "analysis.md", "area_ratio.png", "iou.png", "projection.png", "gradient.png"}
     result = json.loads((folder / "analysis.json").read_text())
@@ -275,16 +256,16 @@ def test_command_writes_everything(finished, mini, capsys):
     assert "W_c, cosine on f0_others" in capsys.readouterr().out
     assert "| final_cam" in (folder / "analysis.md").read_text()
 
-    metrics = json.loads((finished / "metrics.json").read_text())
+    metrics = json.loads((copy / "metrics.json").read_text())
     counts = metrics["train_sfc"]["class_counts"]
     assert [entry["n_c"] for entry in result["classes"]] == counts
     assert [entry["gradient"]["positives"] for entry in result["classes"]] == counts
     assert result["head"] == names[int(np.argmax(counts))]
 
 
-def test_maps_agree_with_eval_cam(finished):
-    result = analyse(finished)
-    metrics = json.loads((finished / "metrics.json").read_text())["eval_cam"]
+def test_maps_agree_with_eval_cam(copy):
+    result = analyse(copy)
+    metrics = json.loads((copy / "metrics.json").read_text())["eval_cam"]
     theirs = {"weight_cam": "weight_cam", "prototype_cam": "prototype_cam", "final_cam": "final_cam 1"}
     for row in result["maps"]:
         if row["background"] == "argmax":
@@ -295,10 +276,10 @@ def test_maps_agree_with_eval_cam(finished):
             assert row["threshold"] == metrics["threshold_sweep"][theirs[row["map"]]]["oracle_threshold"]
 
 
-def test_list_and_limit(finished, mini, tmp_path):
+def test_list_and_limit(copy, mini, tmp_path):
     ids = read_list(mini / "ImageSets/Segmentation/train.txt")
     (tmp_path / "some.txt").write_text("\n".join(ids[:5]))
-    result = analyse(finished, ids_list=tmp_path / "some.txt", limit=3)
+    result = analyse(copy, ids_list=tmp_path / "some.txt", limit=3)
     assert result["images"] == 3 and result["training_images"] == 3
 
 
@@ -325,7 +306,7 @@ def test_images_without_record_or_mask(copy, mini, tmp_path):
     listed = tmp_path / "list.txt"
     listed.write_text(ids[0])
     (copy / "cam" / f"{ids[0]}.npz").unlink()
-    with pytest.raises(InputError, match="CAM record is missing .1 of 1.*make_cam"):
+    with pytest.raises(InputError, match=r"CAM record is missing .1 of 1.*make_cam"):
         analyse(copy, ids_list=listed)
     assert analyse(copy)["images"] == len(ids) - 1              # without a list: those that have a record
     root = shutil.copytree(mini, tmp_path / "data")
@@ -333,10 +314,10 @@ def test_images_without_record_or_mask(copy, mini, tmp_path):
         (root / folder / f"{ids[1]}.png").unlink()
     config = copy / "config.json"
     config.write_text(config.read_text().replace(json.dumps(str(mini)), json.dumps(str(root))))
-    with pytest.raises(InputError, match="mask is missing .1 of.*--ids_list"):
+    with pytest.raises(InputError, match=r"mask is missing .1 of.*--ids_list"):
         analyse(copy)
 
 
 def test_another_training_list_is_refused(finished, mini):
-    with pytest.raises(InputError, match="8 ids.*trained on 24 ids.*--train_list"):
+    with pytest.raises(InputError, match=r"8 ids.*trained on 24 ids.*--train_list"):
         analyse(finished, train_list=mini / "ImageSets/Segmentation/val.txt")

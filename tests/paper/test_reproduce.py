@@ -104,7 +104,8 @@ def test_flags_cannot_undo_the_setting():
 
 
 def test_every_table_can_be_planned(monkeypatch, capsys, tmp_path):
-    assert call(monkeypatch, "--table", "all", "--dry_run", "--runs_dir", tmp_path) == 0
+    flags = ["--table", "all", "--dry_run", "--runs_dir", tmp_path]
+    assert call(monkeypatch, *flags) == 0
     printed = capsys.readouterr().out.splitlines()
     assert sum("run_sample.py" in line for line in printed) == 10 and "10 of 10 runs are missing" in printed[-1]
     voc = ("--dataset", "voc12", "--voc12_root", "V")
@@ -213,7 +214,8 @@ def test_tables_hold_the_runs_numbers(tmp_path, capsys):
     assert "| V | IBR, L_DW^P, L_DW^W | final_cam 1 +step | 64.7 | 63.5 ± 2.8 (2) | - |" in text         # 61.5 and 65.5
     assert "| I | IBR | weight_cam +step | 55.9 | - | - |" in text                                      # not run
     assert "train (9 images)" in text and "2026-01-02" in text and "`the command`" in text
-    rows = list(csv.DictReader(open(paths[1])))
+    with open(paths[1], newline="") as file:
+        rows = list(csv.DictReader(file))
     line = next(row for row in rows if row["row"] == "V" and row["quantity"] == "scored as the paper")
     assert (line["map"], line["mean"], line["seeds"], line["values"]) == (
         "final_cam 1 +step", "63.5", "2", "0:61.500 1:65.500")
@@ -293,7 +295,7 @@ def test_a_figure_names_its_columns_and_classes(finished):
 
 
 def test_complete_runs_are_not_run_again(finished, monkeypatch, capsys):
-    folder, flags = finished
+    _, flags = finished
     monkeypatch.setattr(reproduce, "call", lambda *_: pytest.fail("ran again"))
     assert call(monkeypatch, "--table", "6", *flags, "--jobs", "2") == 0
     assert call(monkeypatch, "--table", "6", "--dry_run", *flags) == 0
@@ -301,7 +303,7 @@ def test_complete_runs_are_not_run_again(finished, monkeypatch, capsys):
 
 
 def test_a_failed_run_is_named(finished, monkeypatch, capsys):
-    folder, flags = finished
+    _, flags = finished
     flags = [*flags[:-1], TINY_RUN + " --epochs 2"]                            # other settings on the same folders
     assert call(monkeypatch, "--table", "6", *flags) == 2
     message = capsys.readouterr().err

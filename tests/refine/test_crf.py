@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from refine import crf
-from tests.net.test_irn import assert_golden
+from tests.helpers import assert_golden
 
 
 @pytest.fixture
@@ -51,7 +51,8 @@ def test_probability_crf_removes_noise(scene):
     pytest.importorskip("pydensecrf")
     image, label = scene
     foreground = np.where(flip_pixels(label, 0.2) == 1, 0.7, 0.3)
-    refined = crf.crf_inference_probs(image, np.stack([1 - foreground, foreground]), crf.CRF(bilateral_sxy=80, bilateral_srgb=13))
+    settings = crf.CRF(bilateral_sxy=80, bilateral_srgb=13)
+    refined = crf.crf_inference_probs(image, np.stack([1 - foreground, foreground]), settings)
     assert refined.shape == (2, 40, 50) and refined.dtype == np.float32
     np.testing.assert_allclose(refined.sum(axis=0), 1, atol=1e-4)
     assert (refined.argmax(axis=0) == label).mean() > 0.995

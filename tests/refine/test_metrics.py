@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from refine.metrics import ConfusionMatrix, as_prediction
-from tests.net.test_irn import assert_golden
+from tests.helpers import assert_golden
 
 
 @pytest.fixture

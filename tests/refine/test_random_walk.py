@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from refine.random_walk import propagate, transition_matrix, walk_distribution
-from tests.net.test_irn import assert_golden
+from tests.helpers import assert_golden
 
 
 def dense_transition(edge, beta, radius):

@@ -38,7 +38,7 @@ EVIL = "<img src=x onerror=alert(1)> & $x$"             # a class name that must
 def made(mini, tmp_path_factory):
     """A work directory as the stages leave it; its masks are ground truth moved to the right."""
     root = shutil.copytree(mini, tmp_path_factory.mktemp("report") / "data")
-    names = (root / "classes.txt").read_text().split()[:3] + [EVIL]
+    names = [*(root / "classes.txt").read_text().split()[:3], EVIL]
     last = (root / "classes.txt").read_text().split()[3]
     (root / "classes.txt").write_text("\n".join(names) + "\n")
     for path in (root / "Annotations").glob("*.xml"):
@@ -292,5 +292,5 @@ def test_the_chain_keeps_its_results_when_the_report_fails(made, monkeypatch):
         raise InputError("no space")
 
     monkeypatch.setattr(report, "write_report", fail)
-    with pytest.raises(InputError, match="(?s)complete.*no space.*tools.report"):
+    with pytest.raises(InputError, match=r"(?s)complete.*no space.*tools.report"):
         run_sample.make_report(Run(work_dir=str(made), num_workers=1))

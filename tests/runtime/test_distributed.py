@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,10 +21,8 @@ from net.pcm import pixel_correlation
 from net.prototype import cosine_cam, masked_average
 from refine.fusion import read_final_cam
 from runtime import distributed
-from tests.conftest import TINY
-from tests.test_chain import files_of, scores_of
+from tests.helpers import ROOT, TINY, files_of, losses_of, scores_of, weights_of
 
-ROOT = Path(__file__).resolve().parents[2]
 # 7 images and 2 of the bank: neither the batch nor what is computed can be divided by 2.
 ODD = ["--batch_size", "7"]
 
@@ -39,7 +36,8 @@ class Processes:
         self.statuses = {}
         arguments = ["--voc12_root", root, "--work_dir", folder, *TINY, *flags]
         environment = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1",
-                       "MASTER_PORT": self.store.port, "TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
+                       "MASTER_PORT": self.store.port, "TORCHELASTIC_USE_AGENT_STORE": True,
+                       "TORCHELASTIC_RESTART_COUNT": 0}
         self.pids = [self._start(stage, arguments, environment | {"RANK": rank, "LOCAL_RANK": rank})
                      for rank in range(world)]
 
@@ -48,7 +46,8 @@ class Processes:
         if pid == 0:
             status = 1
             try:
-                sys.stdout = sys.stderr = open(self.outputs[environment["RANK"]], "w", buffering=1)
+                # Open to the end of the process, which says why it ended.
+                sys.stdout = sys.stderr = open(self.outputs[environment["RANK"]], "w", buffering=1)  # noqa: SIM115
                 os.environ |= {name: str(value) for name, value in environment.items()}
                 sys.argv = [f"{stage}.py", *map(str, arguments)]
                 run_alone(importlib.import_module(stage))
@@ -104,14 +103,6 @@ def on_two(mini, odd_list, tmp_path_factory):
     return folder
 
 
-def losses_of(folder, stage="train_sfc"):
-    return json.loads((folder / "metrics.json").read_text())[stage]["losses"]
-
-
-def weights_of(folder, name="sfc.pth"):
-    return torch.load(folder / name, weights_only=True)["model"]
-
-
 def assert_same_training(folder, other, stage="train_sfc", name="sfc.pth"):
     assert losses_of(folder, stage) == pytest.approx(losses_of(other, stage), rel=1e-5, abs=1e-6)
     torch.testing.assert_close(weights_of(folder, name), weights_of(other, name), atol=1e-5, rtol=1e-4)
@@ -125,7 +116,7 @@ def test_two_processes_train_as_one(on_two, command, odd_list, tmp_path):
 
 
 def test_passes_are_one_step(on_two, mini, command, odd_list, tmp_path):
-    """--grad_accum, on one process and on two: the draw of the bank, clipping and schedule are those of the whole step."""
+    """--grad_accum, on one process and on two: draw of the bank, clipping and schedule are those of the whole step."""
     flags = ["--train_list", odd_list, *ODD]
     assert command("train_sfc", "--work_dir", tmp_path / "one", *flags, "--grad_accum", "4") == 0
     assert_same_training(tmp_path / "one", on_two)
@@ -194,23 +185,26 @@ def test_an_error_of_one_process_ends_all(on_two, mini, tmp_path):
     path.write_bytes(path.read_bytes()[:-200])                             # its size can still be read
     run = Processes(2, root, folder, "make_cam", "--checkpoint", folder / "sfc.pth")
     statuses = run.wait()
-    assert statuses == [1, 2] and run.text().count("error: ") == 1 and f"{name}.jpg: damaged image" in run.text(), run.text()
+    assert statuses == [1, 2] and run.text().count("error: ") == 1, run.text()
+    assert f"{name}.jpg: damaged image" in run.text()
 
 
 def test_the_chain_by_torchrun(mini, command, odd_list, tmp_path, capsys):
     """Every id exactly once, and the inference stages write what one process writes from the same networks."""
-    flags = ["--train_list", odd_list, "--infer_list", odd_list, "--eval_list", odd_list, "--epochs", "1", "--no-report"]
+    flags = ["--train_list", odd_list, "--infer_list", odd_list, "--eval_list", odd_list, "--epochs", "1",
+             "--no-report"]
     words = ["run_sample.py", "--voc12_root", mini, "--work_dir", tmp_path / "two", *TINY, *flags, "--num_workers", "2"]
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", *map(str, words)], cwd=ROOT,
-                          capture_output=True, text=True, timeout=300)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", *map(str, words)]
+    done = subprocess.run(launch, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("mIoU on") == 2 and done.stdout.count("train_sfc: started") == 1
     ids = sorted(read_list(odd_list))
     for folder in ("cam", "ir_label", "sem_seg"):
         assert sorted(path.stem for path in (tmp_path / "two" / folder).iterdir()) == ids
-    assert command("train_irn", "--work_dir", shutil.copytree(tmp_path / "two", tmp_path / "irn"), *flags[:-1], "--overwrite") == 0
-    assert losses_of(tmp_path / "irn", "train_irn") == pytest.approx(losses_of(tmp_path / "two", "train_irn"), rel=1e-5)
-    torch.testing.assert_close(weights_of(tmp_path / "irn", "irn.pth"), weights_of(tmp_path / "two", "irn.pth"), atol=1e-4, rtol=1e-3)
+    two, irn = tmp_path / "two", shutil.copytree(tmp_path / "two", tmp_path / "irn")
+    assert command("train_irn", "--work_dir", irn, *flags[:-1], "--overwrite") == 0
+    assert losses_of(irn, "train_irn") == pytest.approx(losses_of(two, "train_irn"), rel=1e-5)
+    torch.testing.assert_close(weights_of(irn, "irn.pth"), weights_of(two, "irn.pth"), atol=1e-4, rtol=1e-3)
     log = (tmp_path / "two/log.txt").read_text()
     assert log.count("make_cam: 23 records") == 1
 

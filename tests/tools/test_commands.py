@@ -14,7 +14,7 @@ SLOW = {"matplotlib", "jinja2", "tensorboard", "scipy", "torchvision"}          
 @pytest.mark.parametrize("name", ["analyse", "report", "reproduce", "visualize"])
 def test_help_is_quick_and_works_from_any_folder(name, tmp_path):
     done = subprocess.run([sys.executable, "-X", "importtime", str(ROOT / f"tools/{name}.py"), "--help"], cwd=tmp_path,
-                          capture_output=True, text=True)
+                          capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "usage:" in done.stdout
     imported = set(re.findall(r"\|\s+(\w+)$", done.stderr, re.MULTILINE))
     assert "torch" in imported and imported & SLOW == set()

@@ -80,11 +80,7 @@ def read_list(path: str | Path) -> list[str]:
                          "--eval_list") from None
     except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"{path}: not a readable list of ids ({error}); it needs one image id a line") from None
-    ids = []
-    for line in filter(None, map(str.strip, lines)):
-        first = line.split()[0]
-        path_like = PurePosixPath(first)
-        ids.append(path_like.stem if path_like.suffix.lower() in (".jpg", ".jpeg", ".png") else path_like.name)
+    ids = [image_id(line.split()[0]) for line in lines if line.strip()]
     if not ids:
         raise InputError(f"{path}: list is empty; it needs one image id a line")
     if any(not name or name in (".", "..") or "\0" in name for name in ids):
@@ -93,6 +89,12 @@ def read_list(path: str | Path) -> list[str]:
         twice = next(name for i, name in enumerate(ids) if name in ids[:i])
         raise InputError(f"{path}: id {twice} stands there twice; each image may be listed once")
     return ids
+
+
+def image_id(text: str) -> str:
+    """The id in a bare id, a file name or a path: folders and the suffix of an image are dropped."""
+    path = PurePosixPath(text)
+    return path.stem if path.suffix.lower() in (".jpg", ".jpeg", ".png") else path.name
 
 
 def write_atomically(path: str | Path, write) -> None:

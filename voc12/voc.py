@@ -10,11 +10,13 @@
 """
 
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from data.sample import InputError, read_list, read_mask
+from voc12.label_table import read_label_table
 
 CLASS_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -25,7 +27,8 @@ class Voc12:
     """A data set in VOC layout.
 
     root          the folder that holds JPEGImages
-    label_source  "xml": image-level labels from Annotations; "masks": from the class indices of the masks
+    label_source  "xml": image-level labels from Annotations; "masks": from the class indices of the masks; else the
+                  path of a label table (voc12.label_table)
     Raises InputError when the folder is not in VOC layout.
     """
 
@@ -101,11 +104,32 @@ class Voc12:
 
         Raises InputError for files that are missing or damaged, unknown classes and images without any class.
         """
-        read = self._labels_from_xml if self.label_source == "xml" else self._labels_from_mask
+        read = self._label_reader()
         labels = np.zeros((len(ids), self.num_classes), np.uint8)
         for row, name in zip(labels, ids):
             row[read(name)] = 1
         return labels
+
+    def _label_reader(self) -> Callable[[str], list[int]]:
+        """What gives the classes of an image, as indices from 0."""
+        if self.label_source == "xml":
+            return self._labels_from_xml
+        if self.label_source == "masks":
+            return self._labels_from_mask
+        table = read_label_table(self.label_source, self.class_names)
+        unknown = [name for name in table if not self.image_path(name).exists()]
+        if unknown:
+            raise InputError(f"{self.label_source}: image {unknown[0]!r} is unknown, one of {len(unknown)}: there is no "
+                             f"{self.image_path(unknown[0])}; correct the row or add the image")
+
+        def look_up(name: str) -> list[int]:
+            if not table.get(name):
+                raise InputError(f"{self.label_source}: {'no label in the row of' if name in table else 'no row for'} "
+                                 f"image {name!r}; an image without any class cannot be used, add its labels or take "
+                                 "its id out of the list")
+            return table[name]
+
+        return look_up
 
     def _labels_from_xml(self, name: str) -> list[int]:
         path = self.root / "Annotations" / f"{name}.xml"

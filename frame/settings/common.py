@@ -1,5 +1,6 @@
 """Settings that stages of different subjects share: the run, the data set, lists, backbone, hardware."""
 
+import argparse
 from dataclasses import dataclass
 
 from frame.flags import Group, option
@@ -9,6 +10,13 @@ from runtime.device import AMP_TYPES, default_device
 
 DATA_SETS = ("voc12", "coco14")              # frame/data_sets.py has an entry for each
 PRESETS = ("mini", "paper", "released")      # frame/presets.py has an entry for each
+
+
+def label_source(text: str) -> str:
+    """xml, masks, or the name of a CSV file."""
+    if text not in ("xml", "masks") and not text.lower().endswith(".csv"):
+        raise argparse.ArgumentTypeError(f"{text} is neither xml nor masks nor the name of a .csv file")
+    return text
 
 
 @dataclass(frozen=True)
@@ -30,8 +38,8 @@ class Run(Group, title="run"):
 class Data(Group, title="data set"):
     dataset: str = option("voc12", "layout of the data set", choices=DATA_SETS)
     voc12_root: str | None = option(None, "data set in VOC layout: the folder that holds JPEGImages")
-    labels: str = option("xml", "voc12: source of the image-level labels: Annotations/*.xml, or the class indices of "
-                         "the masks", choices=("xml", "masks"))
+    labels: str = option("xml", "voc12: source of the image-level labels: xml (Annotations/*.xml), masks (their class "
+                         "indices), or a CSV file of image,labels (docs/LABELS.md)", label_source)
     coco_root: str | None = option(None, "coco14: the folder that holds train2014 and val2014")
     coco_prepared: str | None = option(None, "coco14: what coco14/prepare.py wrote (its --out)")
     coco_masks: str | None = option(None, "coco14: folder of ready-made masks, if it was prepared from them")

@@ -57,8 +57,8 @@ def _read_row(where: str, row: dict, index: dict[str, int]) -> tuple[str, list[i
     labels = [label for label in map(str.strip, (row["labels"] or "").split(SEPARATOR)) if label]
     for label in labels:
         if label not in index:
-            raise InputError(f"{where}: unknown class {label!r}; correct it, or list the class names of the data set in "
-                             "its classes.txt")
+            raise InputError(f"{where}: unknown class {label!r}; correct it, or list the class names of the data set "
+                             "in its classes.txt")
         if labels.count(label) > 1:
             raise InputError(f"{where}: label {label!r} stands there twice; write each label of an image once")
     return name, [index[label] for label in labels]

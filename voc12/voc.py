@@ -119,8 +119,8 @@ class Voc12:
         table = read_label_table(self.label_source, self.class_names)
         unknown = [name for name in table if not self.image_path(name).exists()]
         if unknown:
-            raise InputError(f"{self.label_source}: image {unknown[0]!r} is unknown, one of {len(unknown)}: there is no "
-                             f"{self.image_path(unknown[0])}; correct the row or add the image")
+            raise InputError(f"{self.label_source}: image {unknown[0]!r} is unknown, one of {len(unknown)}: there is "
+                             f"no {self.image_path(unknown[0])}; correct the row or add the image")
 
         def look_up(name: str) -> list[int]:
             if not table.get(name):

@@ -44,7 +44,8 @@ def test_ways_to_write_the_same(table, text):
 
 
 def test_the_documented_example(table):
-    example = re.search(r"```\n(image,labels\n.*?)```", (ROOT / "docs/LABELS.md").read_text(encoding="utf-8"), re.DOTALL)
+    page = (ROOT / "docs/LABELS.md").read_text(encoding="utf-8")
+    example = re.search(r"```\n(image,labels\n.*?)```", page, re.DOTALL)
     assert read_label_table(table(example[1]), CLASSES) == {"IMG_0412": [0], "IMG_0413": [0, 1]}
 
 

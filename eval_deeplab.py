@@ -64,7 +64,7 @@ def main() -> None:
     if use.images:
         from segmentation.own_images import predict_folder as do
     elif use.split or use.zip:
-        from segmentation.test_split import write_test_archive as do
+        from segmentation.server_archive import write_test_archive as do
     else:
         return run_alone(sys.modules[__name__])
     exit_with_message(lambda: do(parse(parser, overrides)))

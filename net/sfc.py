@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from net.inputs import shown_part
 from net.pcm import pixel_correlation
-from net.precision import EPS
+from net.precision import EPS, in_float32
 from net.prototype import argmax_seeds, cosine_cam, masked_average, threshold_seeds
 from net.resnet import Backbone
 
@@ -47,6 +47,16 @@ def normalise_cam(logits: torch.Tensor) -> torch.Tensor:
     return torch.cat([1 - cam.amax(1, keepdim=True), cam], dim=1)
 
 
+@in_float32
+def centered(feature: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """Features (N, D, h, w) less their mean over the shown pixels (N, 1, h or 1, w or 1): an average pixel is 0.
+
+    What all pixels of an image have in common raises every cosine and hides what tells them apart.
+    """
+    shown = shown.to(feature.dtype).expand(-1, -1, *feature.shape[2:])
+    return feature - (feature * shown).sum((2, 3), keepdim=True) / (shown.sum((2, 3), keepdim=True) + EPS)
+
+
 class SFCNet(nn.Module):
     """The classifier whose CAMs are calibrated.
 
@@ -56,6 +66,9 @@ class SFCNet(nn.Module):
     seed_mode        "argmax" (release) or "threshold" (Eq. 3)
     seed_background  argmax mode: factor of the background channel
     seed_threshold   threshold mode: activation above which a pixel is a seed
+    pcm_center       PCM compares features less their mean over the shown part of the image
+    seed_normalise   seeds come from M_W divided by its maximum per image and class
+    prototype_center  prototypes and their cosine (Eq. 3, 4) are of side features less that mean
     background_after_pcm  the background channel of M_W is 1 - max over the other channels of M_W (Eq. 2 to the letter);
                      False: PCM refines the background of the coarse CAM as it does the other channels (release)
     """
@@ -66,7 +79,8 @@ class SFCNet(nn.Module):
     side4: nn.Conv2d
 
     def __init__(self, backbone: Backbone, num_classes: int, pcm_steps: int = 2, seed_mode: str = "argmax",
-                 seed_background: float = 0.3, seed_threshold: float = 0.3, background_after_pcm: bool = False):
+                 seed_background: float = 0.3, seed_threshold: float = 0.3, background_after_pcm: bool = False,
+                 pcm_center: bool = False, seed_normalise: bool = False, prototype_center: bool = False):
         super().__init__()
         self.backbone = backbone
         self.num_classes = num_classes
@@ -75,6 +89,9 @@ class SFCNet(nn.Module):
         self.seed_background = seed_background
         self.seed_threshold = seed_threshold
         self.background_after_pcm = background_after_pcm
+        self.pcm_center = pcm_center
+        self.seed_normalise = seed_normalise
+        self.prototype_center = prototype_center
         top = backbone.widths[3]
         self.classifier = nn.Conv2d(top, num_classes, 1, bias=False)
         self.pcm_feature = nn.Conv2d(3 + top, top, 1, bias=False)
@@ -129,7 +146,11 @@ class SFCNet(nn.Module):
 
     def calibrated_cams(self, coarse_cam, image, top_feature, side_features, valid):
         """M_W by PCM (Eq. 2) and M_P by the prototypes of its seeds (Eq. 3, 4); all on one grid (h, w)."""
-        pcm_feature = self.pcm_feature(torch.cat([image, top_feature], dim=1))
+        pcm_feature, shown = self.pcm_feature(torch.cat([image, top_feature], dim=1)), valid[:, :1]
+        if self.pcm_center:
+            pcm_feature = centered(pcm_feature, shown)
+        if self.prototype_center:
+            side_features = centered(side_features, shown)
         weight_cam = pixel_correlation(coarse_cam, pcm_feature, self.pcm_steps)
         if self.background_after_pcm:
             foreground = weight_cam[:, 1:]
@@ -138,6 +159,8 @@ class SFCNet(nn.Module):
 
     def seeds(self, weight_cam, valid):
         """Seeds of the prototypes as seed_mode says; shapes as argmax_seeds."""
+        if self.seed_normalise:
+            weight_cam = weight_cam / (weight_cam.amax((2, 3), keepdim=True) + EPS)
         if self.seed_mode == "argmax":
             return argmax_seeds(weight_cam, valid, self.seed_background)
         return threshold_seeds(weight_cam, valid, self.seed_threshold)

@@ -17,6 +17,11 @@ class Network(Group, title="CAM network"):
                                    "paper gives no value)", float)
     background_after_pcm: bool = option(False, "background of M_W: 1 - max over its classes (Eq. 2), not that of the "
                                         "coarse CAM after PCM (release)")
+    pcm_center: bool = option(False, "PCM compares features less their mean over the shown part of the image (release: "
+                              "as they are)")
+    seed_normalise: bool = option(False, "prototype seeds from M_W divided by its maximum (release: from M_W)")
+    prototype_center: bool = option(False, "prototypes of side features less their mean over the shown part of the "
+                                    "image (release: as they are)")
 
 
 @dataclass(frozen=True)

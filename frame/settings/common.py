@@ -9,7 +9,7 @@ from runtime.command import default_workers, positive_int
 from runtime.device import AMP_TYPES, default_device
 
 DATA_SETS = ("voc12", "coco14")              # frame/data_sets.py has an entry for each
-PRESETS = ("mini", "paper", "released")      # frame/presets.py has an entry for each
+PRESETS = ("lite", "mini", "paper", "released")  # frame/presets.py has an entry for each
 
 
 def label_source(text: str) -> str:
@@ -22,9 +22,9 @@ def label_source(text: str) -> str:
 @dataclass(frozen=True)
 class Run(Group, title="run"):
     work_dir: str = option("runs/sfc", "folder of this run: checkpoints, CAMs, labels, scores", changes_result=False)
-    preset: str = option("released", "defaults of the method: what the authors released, the paper to the letter, or "
-                         "the settings of the bundled small images; single flags still win", choices=PRESETS,
-                         changes_result=False)
+    preset: str = option("released", "defaults of the method: what the authors released, the paper to the letter, "
+                         "the settings of the bundled small images, or of photographs on a CPU; single flags still win",
+                         choices=PRESETS, changes_result=False)
     seed: int = option(0, "seed of every random choice", int)
     num_workers: int = option(default_workers(), "processes that load or compute, a rank", int, changes_result=False)
     device: str = option(default_device(), "torch device", changes_result=False)

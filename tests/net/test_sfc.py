@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from net.backbone import build_backbone
 from net.pcm import pixel_correlation
 from net.prototype import argmax_seeds, cosine_cam, masked_average, threshold_seeds
-from net.sfc import SFCNet, bilinear_taps, normalise_cam, unit_length_on_grid, valid_mask
+from net.sfc import SFCNet, bilinear_taps, centered, normalise_cam, unit_length_on_grid, valid_mask
 
 
 def test_valid_mask_samples_the_box_at_the_stride():
@@ -133,3 +133,40 @@ def test_background_is_taken_before_or_after_pcm():
             assert torch.equal(released.weight_cam[:, 1:], paper.weight_cam[:, 1:])
             torch.testing.assert_close(paper.weight_cam[:, 0], 1 - paper.weight_cam[:, 1:].amax(1))
             assert (released.weight_cam[:, 0] - paper.weight_cam[:, 0]).abs().max() > 0.01
+
+
+def test_centred_features_have_mean_zero_over_the_shown_part():
+    torch.manual_seed(0)
+    feature = torch.randn(2, 5, 4, 6)
+    shown = torch.zeros(2, 1, 4, 6, dtype=torch.bool)
+    shown[0, :, 1:3, 2:5], shown[1] = True, True
+    for n in range(2):
+        expected = feature[n] - feature[n][:, shown[n, 0]].mean(1)[:, None, None]
+        torch.testing.assert_close(centered(feature, shown)[n], expected, atol=1e-5, rtol=1e-5)
+    everywhere = torch.ones(2, 1, 1, 1, dtype=torch.bool)                       # as at inference
+    torch.testing.assert_close(centered(feature, everywhere), feature - feature.mean((2, 3), keepdim=True))
+
+
+def test_options_against_flat_features_tell_object_and_rest_apart():
+    """A part that all features share makes PCM average over the whole image; each option mends its step."""
+    torch.manual_seed(0)
+    common, inside = torch.ones(8), torch.arange(8.0) % 2 - 0.5
+    square = torch.zeros(1, 1, 6, 6)
+    square[:, :, 1:4, 1:4] = 1
+    feature = common[None, :, None, None] + (square - 0.5) * inside[None, :, None, None]
+    cam, valid = torch.cat([1 - square, square], 1), torch.ones(1, 2, 6, 6, dtype=torch.bool)
+
+    def contrast(maps):                                    # mean of the class inside the square less that outside
+        return float(maps[:, 1:][square > 0].mean() - maps[:, 1:][square == 0].mean())
+
+    def cams(**options):
+        net = SFCNet(build_backbone("mini"), 1, seed_background=0.6, **options)
+        net.pcm_feature = torch.nn.Identity()                               # PCM sees `feature`, no image beside it
+        return net.calibrated_cams(cam, feature[:, :0], feature, feature, valid)
+
+    released, centred = cams(), cams(pcm_center=True)
+    assert contrast(released[0]) < 0.2 and contrast(centred[0]) > 0.9
+    assert contrast(centred[1]) < 0.2 and contrast(cams(pcm_center=True, prototype_center=True)[1]) > 0.9
+    flat = torch.cat([1 - 0.1 * square, 0.1 * square], 1)                   # a map whose maximum is low has no seeds
+    plain, normalised = (SFCNet(build_backbone("mini"), 1, seed_normalise=on).seeds(flat, valid) for on in (0, 1))
+    assert plain[:, 1].sum() == 0 and torch.equal(normalised[:, 1:], square)

@@ -78,7 +78,7 @@ class SFCNet(nn.Module):
     side3: nn.Conv2d
     side4: nn.Conv2d
 
-    def __init__(self, backbone: Backbone, num_classes: int, pcm_steps: int = 2, seed_mode: str = "argmax",
+    def __init__(self, backbone: Backbone, num_classes: int, *, pcm_steps: int = 2, seed_mode: str = "argmax",
                  seed_background: float = 0.3, seed_threshold: float = 0.3, background_after_pcm: bool = False,
                  pcm_center: bool = False, seed_normalise: bool = False, prototype_center: bool = False):
         super().__init__()

@@ -17,7 +17,7 @@ from frame.flags import Flags
 from frame.settings.cams import Background, CamScores, FinalIr, FinalMask, LabelCrf
 from frame.settings.common import Data, EvalList, Run
 from frame.stage import run_alone
-from refine.crf import CRF, crf_inference_label
+from refine.crf import CRF, MeanField, crf_inference_label
 from refine.fusion import final_cam, full_size_cams
 from refine.metrics import ConfusionMatrix
 from refine.scored_maps import FINAL_CAM_CRF, PLAIN, STEP, MapWeights, scored_maps
@@ -87,8 +87,8 @@ def count_images(folder: Path, data_set, choice: Choice, names: list[str]) -> sc
                 sweep.update(weights.mean(*cams).numpy(), record.keys, truth)
         if choice.crf:
             cam = final_cam(*(stepped if choice.step else plain), choice.ir_weight)
-            image = read_image(data_set.image_path(name))
-            add(FINAL_CAM_CRF, record.keys[crf_inference_label(image, cam.argmax(0).numpy(), len(cam), choice.crf)])
+            field = MeanField(read_image(data_set.image_path(name)), len(cam), choice.crf)
+            add(FINAL_CAM_CRF, record.keys[crf_inference_label(field, cam.argmax(0).numpy())])
     return counts
 
 

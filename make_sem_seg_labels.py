@@ -23,7 +23,7 @@ from frame.settings.common import BackboneChoice, Data, InferList, Run
 from frame.settings.irn import IrnCrop, MaskSource, RandomWalk
 from frame.stage import run_alone
 from net.irn import IRN
-from refine.crf import CRF, crf_inference_label
+from refine.crf import CRF, MeanField, crf_inference_label
 from refine.fusion import read_final_cam
 from refine.pseudo_mask import Walk, pseudo_mask
 from runtime import device, distributed
@@ -105,7 +105,8 @@ def refine_to_mask(cams: Path, read, data_set, crf: CRF, folder: Path, name: str
     """Write the pseudo mask of one image by the label-CRF alone."""
     image = read_image(data_set.image_path(name))
     cam, keys = read(record_path(cams, name), size=image.shape[:2])
-    write_mask(label_path(folder, name), keys[crf_inference_label(image, cam.argmax(0).numpy(), len(keys), crf)])
+    refined = crf_inference_label(MeanField(image, len(keys), crf), cam.argmax(0).numpy())
+    write_mask(label_path(folder, name), keys[refined])
 
 
 if __name__ == "__main__":

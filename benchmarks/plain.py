@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from data.sample import IGNORE, read_image
 from data.transforms import random_crop_box, random_resize_long
 from net.inputs import IMAGENET_MEAN, IMAGENET_STD
-from refine.crf import LABEL_CRF, mean_field
+from refine.crf import MeanField
 
 EPS = 1e-5
 
@@ -195,12 +195,12 @@ def seed_labels(cam: np.ndarray) -> list[np.ndarray]:
 
 
 def ir_label(image: np.ndarray, cam: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """refine.crf.ir_label with both CRFs run on every image."""
+    """refine.crf.ir_label with both CRFs run on every image, each from the beginning."""
     refined = []
     for seeds in seed_labels(cam):
         likely = seeds.flatten() == np.arange(len(cam))[:, None]
         probability = np.where(likely, 0.7, 0.3 / max(len(cam) - 1, 1))
-        refined.append(mean_field(image, -np.log(probability), LABEL_CRF).argmax(0))
+        refined.append(MeanField(image, len(cam)).marginals(-np.log(probability)).argmax(0))
     label = np.full(image.shape[:2], IGNORE, np.uint8)
     label[(refined[0] == 0) & (refined[1] == 0)] = 0
     label[refined[0] > 0] = keys[refined[0]][refined[0] > 0]

@@ -14,7 +14,7 @@ from parity.report import Report
 from parity.samples import check_port_crops
 from parity.seeded_weights import deeplab_tensor
 from parity.vectors import Vectors
-from refine.crf import CRF, crf_inference_probs
+from refine.crf import CRF, MeanField, crf_inference_probs
 
 CHANGE = 1e-7                           # allowed on changes of parameters, beside the relative tolerance
 
@@ -123,7 +123,8 @@ def check_crf(vectors: Vectors, report: Report) -> None:
         report.agree(f"{case}_before", probabilities.argmax(0), vectors[f"{case}_before"])
         seen = wrapped_bgr(image, CAFFE_BGR_MEAN)
         report.equal(f"{case}_image_cast", seen, vectors[f"{case}_image_cast"])
-        report.agree(f"{case}_label", crf_inference_probs(seen, probabilities, crf).argmax(0), vectors[f"{case}_label"])
+        field = MeanField(seen, len(probabilities), crf)
+        report.agree(f"{case}_label", crf_inference_probs(field, probabilities).argmax(0), vectors[f"{case}_label"])
 
 
 def check_resnet38(vectors: Vectors, report: Report) -> None:

@@ -3,6 +3,7 @@
 Needs pydensecrf2.
 """
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -31,29 +32,62 @@ class CRF(NamedTuple):
 LABEL_CRF = CRF()
 
 
-def crf_inference_label(image: np.ndarray, labels: np.ndarray, num_labels: int, crf: CRF = LABEL_CRF) -> np.ndarray:
+class MeanField:
+    """Mean-field inference on one image with a Gaussian and a bilateral Potts term.
+
+    The lattices that filter the messages depend on the image alone: the first inference builds them, later ones, from
+    other unary potentials, use them again and give the same bytes as with new ones.
+
+    image       (H, W, 3) uint8
+    num_labels  K
+    """
+
+    def __init__(self, image: np.ndarray, num_labels: int, crf: CRF = LABEL_CRF):
+        self.image, self.num_labels, self.crf = image, num_labels, crf
+
+    def marginals(self, unary: np.ndarray) -> np.ndarray:
+        """Class probabilities (K, H, W) float32 from unary: (K, H W) negative log-probabilities.
+
+        Raises ImportError without pydensecrf2.
+        """
+        self._field.setUnaryEnergy(np.ascontiguousarray(unary, np.float32))
+        marginals = np.array(self._field.inference(self.crf.iterations), np.float32)
+        return marginals.reshape(self.num_labels, *self.image.shape[:2])
+
+    @cached_property
+    def _field(self):
+        densecrf, _ = import_pydensecrf()
+        height, width = self.image.shape[:2]
+        field = densecrf.DenseCRF2D(width, height, self.num_labels)
+        field.addPairwiseGaussian(sxy=self.crf.gaussian_sxy, compat=self.crf.gaussian_compat)
+        field.addPairwiseBilateral(sxy=self.crf.bilateral_sxy, srgb=self.crf.bilateral_srgb,
+                                   rgbim=np.ascontiguousarray(self.image), compat=self.crf.bilateral_compat)
+        return field
+
+
+def crf_inference_label(field: MeanField, labels: np.ndarray) -> np.ndarray:
     """Refine a label map (IRN's label-CRF).
 
-    image: (H, W, 3) uint8. labels: (H, W) int in [0, num_labels).
+    labels: (H, W) int in [0, K).
     Returns (H, W) int64. Raises ImportError without pydensecrf2.
     """
-    labels = np.asarray(labels, np.int64)
-    if (crf.gt_prob * num_labels > 1 and (labels == labels.flat[0]).all()) or num_labels == 1:
+    labels, gt_prob = np.asarray(labels, np.int64), field.crf.gt_prob
+    if (gt_prob * field.num_labels > 1 and (labels == labels.flat[0]).all()) or field.num_labels == 1:
         return labels.copy()      # the likeliest label of every pixel, and the messages between pixels favour it too
     _, utils = import_pydensecrf()
-    unary = utils.unary_from_labels(labels, num_labels, gt_prob=crf.gt_prob, zero_unsure=False)
-    return mean_field(image, unary, crf).argmax(axis=0)
+    unary = utils.unary_from_labels(labels, field.num_labels, gt_prob=gt_prob, zero_unsure=False)
+    return field.marginals(unary).argmax(axis=0)
 
 
-def crf_inference_probs(image: np.ndarray, probs: np.ndarray, crf: CRF) -> np.ndarray:
+def crf_inference_probs(field: MeanField, probs: np.ndarray) -> np.ndarray:
     """Refine class probabilities.
 
-    image: (H, W, 3) uint8. probs: (K, H, W) float in [0, 1], summing to 1 over K; for a CAM with a background channel,
-        its channels divided by their sum or its softmax.
+    probs: (K, H, W) float in [0, 1], summing to 1 over K; for a CAM with a background channel, its channels divided by
+        their sum or its softmax.
     Returns (K, H, W) float32 probabilities. Raises ImportError without pydensecrf2.
     """
     _, utils = import_pydensecrf()
-    return mean_field(image, utils.unary_from_softmax(probs), crf)
+    return field.marginals(utils.unary_from_softmax(probs))
 
 
 def ir_label(image: np.ndarray, cams: np.ndarray, keys: np.ndarray, background_scale: float = 0.5,
@@ -81,27 +115,12 @@ def seed_pair(cams: np.ndarray, background_scale: float = 0.5) -> tuple[np.ndarr
 def label_pair(image: np.ndarray, cams: np.ndarray, background_scale: float = 0.5,
                crf: CRF = LABEL_CRF) -> tuple[np.ndarray, np.ndarray]:
     """The two label-CRF runs of `ir_label`: channel indices (H, W) with the background as given, and scaled."""
+    field = MeanField(image, len(cams), crf)
     strict_seeds, loose_seeds = seed_pair(cams, background_scale)
-    strict = crf_inference_label(image, strict_seeds, len(cams), crf)
+    strict = crf_inference_label(field, strict_seeds)
     if np.array_equal(strict_seeds, loose_seeds):
         return strict, strict
-    return strict, crf_inference_label(image, loose_seeds, len(cams), crf)
-
-
-def mean_field(image: np.ndarray, unary: np.ndarray, crf: CRF) -> np.ndarray:
-    """Mean-field inference with a Gaussian and a bilateral Potts term.
-
-    image: (H, W, 3) uint8; unary: (K, H W) negative log-probabilities.
-    Returns (K, H, W) float32 marginals.
-    """
-    densecrf, _ = import_pydensecrf()
-    height, width = image.shape[:2]
-    field = densecrf.DenseCRF2D(width, height, len(unary))
-    field.setUnaryEnergy(np.ascontiguousarray(unary, np.float32))
-    field.addPairwiseGaussian(sxy=crf.gaussian_sxy, compat=crf.gaussian_compat)
-    field.addPairwiseBilateral(sxy=crf.bilateral_sxy, srgb=crf.bilateral_srgb, rgbim=np.ascontiguousarray(image),
-                               compat=crf.bilateral_compat)
-    return np.array(field.inference(crf.iterations), np.float32).reshape(len(unary), height, width)
+    return strict, crf_inference_label(field, loose_seeds)
 
 
 def import_pydensecrf():

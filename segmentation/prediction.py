@@ -13,7 +13,7 @@ from data.transforms import wrapped_bgr
 from frame.settings.segmentation import OWN_TEST, SegTest, with_own_values
 from net.deeplabv2 import MultiScale, class_probabilities
 from net.inputs import CAFFE_BGR_MEAN
-from refine.crf import crf_inference_probs
+from refine.crf import MeanField, crf_inference_probs
 from refine.scored_maps import PREDICTION, PREDICTION_CRF
 from runtime import device, distributed
 from runtime.parallel import map_images
@@ -91,7 +91,8 @@ def label_maps(test: SegTest, image: np.ndarray, prediction: Prediction) -> dict
     maps = {PREDICTION: prediction.mask}
     if test.dense_crf:
         seen = wrapped_bgr(image, CAFFE_BGR_MEAN) if test.crf_image == "wrapped" else image
-        refined = crf_inference_probs(seen, prediction.probabilities, test.dense_crf)
+        field = MeanField(seen, len(prediction.probabilities), test.dense_crf)
+        refined = crf_inference_probs(field, prediction.probabilities)
         maps[PREDICTION_CRF] = refined.argmax(0).astype(np.uint8)
     return maps
 

@@ -16,7 +16,7 @@ from parity.mutations.run import Check, Wrong
 from parity.networks import seeded_irn
 from parity.samples import check_irn_crops
 from refine import pseudo_mask
-from refine.crf import crf_inference_label, label_pair, mean_field, seed_pair
+from refine.crf import MeanField, crf_inference_label, label_pair, seed_pair
 from refine.fusion import final_cam
 from refine.metrics import ConfusionMatrix
 from refine.pseudo_mask import over_maximum, walk_along_edges, walk_scores, walk_starts
@@ -88,13 +88,13 @@ def with_fields(function, argument: str, **changes):
 
 
 with_walk = partial(with_fields, argument="walk")
-with_crf = partial(with_fields, mean_field, "crf")
+with_crf = partial(with_fields, MeanField.__init__, "crf")
 
 
 CRF = [
     *(Wrong(f"label-CRF: {n:+d} iterations", with_crf(iterations=plus(n)), (IR_LABELS,)) for n in (-2, -1, 1)),
     *(
-        Wrong(f"label-CRF: gt_prob {step:+}", with_fields(crf_inference_label, "crf", gt_prob=plus(step)), (IR_LABELS,))
+        Wrong(f"label-CRF: gt_prob {step:+}", with_crf(gt_prob=plus(step)), (IR_LABELS,))
         for step in (-0.1, 0.1)
     ),
     *(
@@ -109,7 +109,7 @@ CRF = [
     ),
     Wrong(
         "label-CRF left out",
-        replaced(crf_inference_label, lambda _: lambda image, labels, *a, **k: labels),
+        replaced(crf_inference_label, lambda _: lambda field, labels: labels),
         (IR_LABELS,),
     ),
     Wrong("second label-CRF left out", then(label_pair, lambda pair: (pair[0], pair[0])), (IR_LABELS,)),

@@ -1,4 +1,5 @@
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def count_runs(monkeypatch):
     """Replace the label-CRF by one that returns its input, and list the inputs."""
     runs = []
 
-    def identity(image, labels, num_labels, parameters):
+    def identity(field, labels):
         runs.append(labels)
         return labels
 
@@ -42,7 +43,7 @@ def test_label_crf_removes_noise(scene):
     pytest.importorskip("pydensecrf")
     image, label = scene
     noisy = flip_pixels(label, 0.2)
-    refined = crf.crf_inference_label(image, noisy, num_labels=2)
+    refined = crf.crf_inference_label(crf.MeanField(image, num_labels=2), noisy)
     assert (noisy == label).mean() < 0.85
     assert (refined == label).mean() > 0.995
 
@@ -52,7 +53,7 @@ def test_probability_crf_removes_noise(scene):
     image, label = scene
     foreground = np.where(flip_pixels(label, 0.2) == 1, 0.7, 0.3)
     settings = crf.CRF(bilateral_sxy=80, bilateral_srgb=13)
-    refined = crf.crf_inference_probs(image, np.stack([1 - foreground, foreground]), settings)
+    refined = crf.crf_inference_probs(crf.MeanField(image, 2, settings), np.stack([1 - foreground, foreground]))
     assert refined.shape == (2, 40, 50) and refined.dtype == np.float32
     np.testing.assert_allclose(refined.sum(axis=0), 1, atol=1e-4)
     assert (refined.argmax(axis=0) == label).mean() > 0.995
@@ -65,8 +66,24 @@ def test_constant_map_is_what_the_crf_itself_returns(scene, num_labels):
     labels = np.full((40, 50), num_labels - 1)
     _, utils = crf.import_pydensecrf()
     unary = utils.unary_from_labels(labels, num_labels, gt_prob=0.7, zero_unsure=False)
-    full = crf.mean_field(image, unary, crf.CRF()).argmax(axis=0)
-    np.testing.assert_array_equal(crf.crf_inference_label(image, labels, num_labels), full)
+    field = crf.MeanField(image, num_labels)
+    np.testing.assert_array_equal(crf.crf_inference_label(field, labels), field.marginals(unary).argmax(axis=0))
+
+
+def test_both_crfs_of_an_ir_label_share_their_lattices(scene, monkeypatch):
+    """They are built once, and the labels are those of a field for each."""
+    pytest.importorskip("pydensecrf")
+    image, label = scene
+    foreground = np.random.default_rng(2).uniform(0, 0.6, label.shape) + 0.3 * label
+    cams = np.stack([np.full(label.shape, 0.5), foreground])
+    alone = [crf.crf_inference_label(crf.MeanField(image, 2), seeds) for seeds in crf.seed_pair(cams)]
+    assert not np.array_equal(*alone)
+    densecrf, _ = crf.import_pydensecrf()
+    build = Mock(wraps=densecrf.DenseCRF2D)
+    monkeypatch.setattr(densecrf, "DenseCRF2D", build)
+    for shared, own in zip(crf.label_pair(image, cams), alone):
+        np.testing.assert_array_equal(shared, own)
+    assert build.call_count == 1
 
 
 def test_background_alone_needs_no_crf(scene):
@@ -96,4 +113,4 @@ def test_equal_seeds_run_once(scene, monkeypatch):
 def test_missing_package_is_named(scene, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     with pytest.raises(ImportError, match="pip install pydensecrf2"):
-        crf.crf_inference_label(*scene, num_labels=2)
+        crf.crf_inference_label(crf.MeanField(scene[0], num_labels=2), scene[1])

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from data.cam_store import present_maps, record_path, write_record
+from data.cam_store import expected_bytes, present_maps, record_path, write_record
 from data.loader import ScaledImages, image_loader, same_size_batches
 from data.sample import image_size
 from frame import lists, network
@@ -45,8 +45,9 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     missing = {index for index, name in enumerate(ids) if not record_path(folder, name).exists()}
     batches = distributed.lazy_shard(same_size_batches(ids, data_set.image_path, settings.cam_batch_size))
     batches = (batch for batch in batches if missing & set(batch))
+    first_size, mean_classes = image_size(data_set.image_path(ids[0])), float(labels.sum(1).float().mean())
     work_dir.need_space(
-        len(missing) * record_bytes(data_set, ids, labels, settings.scales, model.backbone.stride), "CAM records")
+        len(missing) * expected_bytes(first_size, mean_classes, settings.scales, model.backbone.stride), "CAM records")
     loader = image_loader(ScaledImages(ids, data_set.image_path, settings.scales), batches, flags[Run].num_workers,
                           compute.device.type == "cuda")
     bar = progress(total=-(-len(missing) // distributed.world()), desc=NAME, unit="image")
@@ -68,13 +69,6 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     kilobytes = sum(record_path(folder, name).stat().st_size for name in ids) / len(ids) / 1024
     log.info("%s: %d records, %.1f KB an image", NAME, len(ids), kilobytes)
     return {"images": len(ids), "kilobytes_per_image": round(kilobytes, 2)}
-
-
-def record_bytes(data_set, ids: list[str], labels: torch.Tensor, scales: tuple[float, ...], stride: int) -> float:
-    """Bytes of a record, from the size of the first image and the mean number of classes, before compression."""
-    height, width = image_size(data_set.image_path(ids[0]))
-    cells = sum(height * width * scale ** 2 / stride ** 2 for scale in scales)
-    return 2 * 2 * cells * (1 + float(labels.sum(1).float().mean())) + 2000             # two maps of uint16
 
 
 def infer(model: SFCNet, compute: device.Compute, images: torch.Tensor, labels: torch.Tensor,

@@ -56,6 +56,17 @@ def present_maps(maps: list[tuple[torch.Tensor, torch.Tensor]], label: torch.Ten
                      [prototype[keys].numpy() for _, prototype in maps])
 
 
+def expected_bytes(size: tuple[int, int], classes: float, scales: tuple[float, ...], stride: int) -> float:
+    """Bytes of a record before compression.
+
+    size     (H, W) of the image
+    classes  foreground classes of the image, or their mean over images
+    scales, stride  of the maps: a cell covers `stride` pixels of the scaled image
+    """
+    cells = sum(size[0] * size[1] * scale ** 2 / stride ** 2 for scale in scales)
+    return 2 * 2 * cells * (1 + classes) + 2000                                         # two maps of uint16
+
+
 def write_record(path: str | Path, record: CamRecord, num_classes: int) -> None:
     arrays: dict[str, Any] = {"classes": record.classes.astype(np.int64), "num_classes": np.int64(num_classes),
                               "size": np.array(record.size, np.int64)}

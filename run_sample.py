@@ -5,12 +5,14 @@
     python run_sample.py --voc12_root ... --from make_cam                    # what stands before is kept
     python run_sample.py --voc12_root ... --stages eval_cam,eval_sem_seg
     python run_sample.py --voc12_root ... --to eval_deeplab                  # the segmentation network too (GPU)
+    python run_sample.py --voc12_root ... --check                            # only look whether all that would work
 """
 
 import importlib
+import sys
 from dataclasses import dataclass
 
-from data.sample import InputError
+from data.sample import InputError, write_text
 from frame.chain import LAST_DEFAULT_STAGE, STAGES
 from frame.data_sets import open_data_set
 from frame.flags import Flags, Group, build_parser, option, parse
@@ -31,12 +33,33 @@ class Chain(Group, title="chain"):
     first: str | None = option(None, "first stage to run", choices=STAGES, flag="from")
     last: str | None = option(None, "last stage to run", choices=STAGES, flag="to")
     report: bool = option(True, "write report.html into the work directory at the end")
+    check: str | None = option(None, "start nothing: say what is ready and what is wrong with data, weights, packages, "
+                               "memory and disk, looking at a sample of the files or, with full, at all",
+                               choices=("sample", "full"), bare="sample")
+    check_json: str | None = option(None, "file that gets what --check says")
 
 
 def main() -> None:
     """Run the stages that the flags choose, then print all scores."""
     flags = parse(build_parser([*GROUPS, Chain], __doc__.splitlines()[0]), overrides)
-    exit_with_message(lambda: run_chain(flags))
+    only_check = flags[Chain].check or flags[Chain].check_json
+    exit_with_message(lambda: (check_chain if only_check else run_chain)(flags))
+
+
+def check_chain(flags: Flags) -> None:
+    """Print what --check finds; exit status 2 if anything is an error."""
+    from check.finding import ERROR, as_json, as_table
+    from check.preflight import preflight
+
+    chain = flags[Chain]
+    names = choose_stages(chain, flags[MaskSource].with_irn)
+    findings = preflight([importlib.import_module(name) for name in names], flags, chain.check == "full")
+    if distributed.is_main():
+        print(as_table(findings))
+        if chain.check_json:
+            write_text(chain.check_json, as_json(findings))
+    if any(finding.level == ERROR for finding in findings):
+        sys.exit(2)
 
 
 def run_chain(flags: Flags) -> None:

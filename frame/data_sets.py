@@ -31,6 +31,8 @@ class DataSet(Protocol):
 
     def image_path(self, name: str) -> Path: ...
 
+    def mask_path(self, name: str) -> Path: ...
+
     def read_mask(self, name: str, size: tuple[int, int] | None = None) -> np.ndarray:
         """(H, W) uint8 class indices of the ground truth, 255 ignored."""
 

@@ -17,16 +17,17 @@ from typing import Any, ClassVar, TypeVar
 
 
 def option(default: Any, help: str, type: Callable[[str], Any] | None = None, choices: Iterable[str] | None = None,
-           changes_result: bool = True, flag: str | None = None) -> Any:
+           changes_result: bool = True, flag: str | None = None, bare: str | None = None) -> Any:
     """A field of a group.
 
     type            parses the word on the command line; None: text, or a switch where the default is a bool
     changes_result  False for what says only where or how fast: it is no part of a stage's settings
     flag            name on the command line, where it is not the field's
+    bare            what the flag means without a word behind it
     """
     return dataclasses.field(default=default, metadata={
         "help": help, "type": type, "choices": choices and list(choices), "changes_result": changes_result,
-        "flag": flag})
+        "flag": flag, "bare": bare})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Group:
             kind = {name: field.metadata[name] for name in ("type", "choices") if field.metadata[name]}
             if isinstance(field.default, bool) or field.type == bool | None:
                 kind["action"] = argparse.BooleanOptionalAction
+            if field.metadata["bare"]:
+                kind |= {"nargs": "?", "const": field.metadata["bare"]}
             group.add_argument(*names, dest=flag, default=field.default, help=field.metadata["help"], **kind)
 
 

@@ -226,13 +226,15 @@ def _identity(entry: dict) -> dict:
     return {"settings": entry["settings"], "upstream": entry["upstream"]}
 
 
+def setting_differences(found: dict, wanted: dict) -> list[str]:
+    """Lines "--flag: was X, is Y" for every setting of a stage that differs."""
+    return [f"--{name}: was {found.get(name)}, is {wanted.get(name)}" for name in sorted(found.keys() | wanted.keys())
+            if found.get(name) != wanted.get(name)]
+
+
 def _differences(found: dict, wanted: dict, prefix: str = "") -> list[str]:
-    """Lines "--flag: was X, is Y" for every setting that differs, those of upstream stages included."""
-    lines = []
-    for name in sorted(found["settings"].keys() | wanted["settings"].keys()):
-        was, now = found["settings"].get(name), wanted["settings"].get(name)
-        if was != now:
-            lines.append(f"{prefix}--{name}: was {was}, is {now}")
+    """`setting_differences`, those of upstream stages included."""
+    lines = [prefix + line for line in setting_differences(found["settings"], wanted["settings"])]
     for stage in sorted(found["upstream"].keys() | wanted["upstream"].keys()):
         if stage not in found["upstream"] or stage not in wanted["upstream"]:
             lines.append(f"{prefix}input from {stage}: {'new' if stage in wanted['upstream'] else 'gone'}")
@@ -249,8 +251,13 @@ def _remove(path: Path) -> None:
 
 
 def _machine() -> dict:
-    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{_processor()}, {os.cpu_count()} cores"
-    return {"python": platform.python_version(), "torch": torch.__version__, "hardware": hardware, "commit": _commit()}
+    return {"python": platform.python_version(), "torch": torch.__version__, "hardware": hardware(),
+            "commit": _commit()}
+
+
+def hardware() -> str:
+    """Name of the GPU, or of the processor with its cores."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{_processor()}, {os.cpu_count()} cores"
 
 
 def _processor() -> str:

@@ -17,7 +17,6 @@ from frame.flags import Flags
 from frame.settings.cams import Inference, Network, Selection
 from frame.settings.common import BackboneChoice, Data, Hardware, InferList, Run
 from frame.stage import run_alone
-from net.sfc import SFCNet
 from runtime import device, distributed, interrupt
 from runtime.progress import progress
 from runtime.work_dir import log
@@ -32,8 +31,7 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     """Write cam/ID.npz of every image. Returns the number of images and their mean size in KB."""
     settings, hardware = flags[Inference], flags[Hardware]
     compute = device.prepare(flags[Run].device, hardware.amp)
-    trained = "sfc_best.pth" if flags[Selection].keep_best else "sfc.pth"
-    checkpoint = settings.checkpoint or work_dir.require(trained, "train_sfc")
+    checkpoint = settings.checkpoint or work_dir.require(flags[Selection].result, "train_sfc")
     model = network.load_sfc(flags[Network], flags[BackboneChoice].backbone, data_set.num_classes, checkpoint)
     model.to(compute.device).eval()
     device.lay_out(model.backbone, hardware.channels_last, hardware.compile)
@@ -54,9 +52,9 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     with torch.no_grad(), ThreadPoolExecutor(2) as writers, bar:
         pending: list[Future] = []
         for indices, scaled, size in loader:
-            maps = [infer(model, compute, images, labels[indices], settings.mask_cam) for images in scaled]
+            maps = [network.infer(model, compute, images, labels[indices], settings.mask_cam) for images in scaled]
             for row, index in enumerate(indices):
-                of_image = [(weight[row], prototype[row]) for weight, prototype in maps]
+                of_image = [(output.weight_cam[row], output.prototype_cam[row]) for output in maps]
                 record, path = present_maps(of_image, labels[index], size), record_path(folder, ids[index])
                 pending.append(writers.submit(write_record, path, record, data_set.num_classes))
             while len(pending) > 4 * settings.cam_batch_size:
@@ -69,15 +67,6 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     kilobytes = sum(record_path(folder, name).stat().st_size for name in ids) / len(ids) / 1024
     log.info("%s: %d records, %.1f KB an image", NAME, len(ids), kilobytes)
     return {"images": len(ids), "kilobytes_per_image": round(kilobytes, 2)}
-
-
-def infer(model: SFCNet, compute: device.Compute, images: torch.Tensor, labels: torch.Tensor,
-          mask_cam: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """uint8 images (N, 3, H, W) of one scale and their labels (N, C) -> M_W and M_P (N, C+1, h, w), on the host."""
-    images, labels = images.to(compute.device, non_blocking=True), labels.to(compute.device)
-    with compute.precision:
-        output = model.infer(model.backbone.prepare(images), labels, mask_cam)
-    return output.weight_cam.cpu(), output.prototype_cam.cpu()
 
 
 if __name__ == "__main__":

@@ -182,9 +182,13 @@ class ScaledImages(Dataset):
 
     def __getitem__(self, batch: list[int]) -> tuple[list[int], list[torch.Tensor], tuple[int, int]]:
         images = [read_image(self.image_path(self.ids[index])) for index in batch]
-        stacks = [np.stack([rescale(image, scale) for image in images]) for scale in self.scales]
-        scaled = [torch.from_numpy(np.ascontiguousarray(stack.transpose(0, 3, 1, 2))) for stack in stacks]
-        return batch, scaled, images[0].shape[:2]
+        return batch, scaled_tensors(images, self.scales), images[0].shape[:2]
+
+
+def scaled_tensors(images: list[np.ndarray], scales: tuple[float, ...]) -> list[torch.Tensor]:
+    """Images (H, W, 3) uint8 of one size -> (N, 3, H_s, W_s) uint8 of each scale."""
+    stacks = [np.stack([rescale(image, scale) for image in images]) for scale in scales]
+    return [torch.from_numpy(np.ascontiguousarray(stack.transpose(0, 3, 1, 2))) for stack in stacks]
 
 
 def same_size_batches(ids: list[str], image_path: Callable, batch_size: int, window: int = 256) -> Iterator[list[int]]:

@@ -12,7 +12,8 @@ from net.backbone import build_backbone
 from net.batchnorm import freeze_statistics
 from net.irn import IRN
 from net.resnet import Backbone
-from net.sfc import SFCNet
+from net.sfc import SFCNet, SFCOutput
+from runtime.device import Compute
 from runtime.work_dir import log
 
 
@@ -52,6 +53,15 @@ def load_sfc(network: Network, backbone: str, num_classes: int, path: str | Path
     model = build_sfc(network, backbone, num_classes)
     weights.load_network(model, path)
     return model
+
+
+def infer(model: SFCNet, compute: Compute, images: torch.Tensor, labels: torch.Tensor,
+          mask_cam: bool = False) -> SFCOutput:
+    """`SFCNet.infer` of uint8 images (N, 3, H, W) of one scale and their labels (N, C); its maps on the host."""
+    images, labels = images.to(compute.device, non_blocking=True), labels.to(compute.device)
+    with compute.precision:
+        output = model.infer(model.backbone.prepare(images), labels, mask_cam)
+    return SFCOutput(*(part.cpu() for part in output))
 
 
 def load_irn(backbone: str, path: str | Path) -> IRN:

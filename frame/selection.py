@@ -11,6 +11,7 @@ import torch
 
 from data.cam_store import present_maps
 from data.loader import ScaledImages, image_loader, same_size_batches
+from frame.network import infer
 from frame.scores import merged_over_processes
 from net.sfc import SFCNet
 from refine.fusion import final_cam, full_size_cams
@@ -64,9 +65,8 @@ def final_cam_miou(model: SFCNet, compute: Compute, data_set, ids: list[str], nu
     confusion = ConfusionMatrix(data_set.num_classes + 1)
     for indices, (images,), size in loader:
         present = labels[indices]
-        with compute.precision:
-            output = model.infer(model.backbone.prepare(images.to(compute.device)), present.to(compute.device))
-        for index, label, *maps in zip(indices, present, output.weight_cam.cpu(), output.prototype_cam.cpu()):
+        output = infer(model, compute, images, present)
+        for index, label, *maps in zip(indices, present, output.weight_cam, output.prototype_cam):
             record = present_maps([tuple(maps)], label, size)
             cam = final_cam(*full_size_cams(record, offset=None))
             confusion.update(record.keys[cam.argmax(0).numpy()], data_set.read_mask(ids[index], size))

@@ -57,7 +57,7 @@ def write_report(path: str | Path, workers: int = default_workers()) -> Path:
     table = rows(run.metrics, run.benchmark)
     main_scores = [row for name in (*LABELS, *PLAIN_LABELS) for row in table if row[1] == name]
     main_scores += [row for row in table if row[0] == "eval_deeplab"]
-    page = _render("report.html.j2", run=run, labels=LABELS, row_labels=LABELS | PLAIN_LABELS,
+    page = render("report.html.j2", run=run, labels=LABELS, row_labels=LABELS | PLAIN_LABELS,
                    paper=PAPER.get(run.benchmark, {}), main_scores=main_scores,
                    other_scores=[row for row in table if row not in main_scores],
                    map_colours=MAP_COLOURS, charts=class_charts(run),
@@ -229,7 +229,7 @@ def write_comparison(paths: list[str | Path], out: str | Path = "comparison.html
     scored = dict.fromkeys(name for run in runs for name in run.scores)
     maps = [name for name in LABELS if name in scored] + [name for name in scored if name not in LABELS]
     classes = [*runs[0].classes_by_frequency(), BACKGROUND]
-    page = _render("comparison.html.j2", runs=dict(zip(names, runs)), labels=LABELS, colours=charts.COLOURS,
+    page = render("comparison.html.j2", runs=dict(zip(names, runs)), labels=LABELS, colours=charts.COLOURS,
                    first=runs[0], maps=maps, classes=classes, counts=runs[0].class_counts,
                    differing=differing_settings(runs), charts=difference_charts(runs, names, classes),
                    stages={name: {row["stage"]: row for row in stage_rows(run)} for name, run in zip(names, runs)},
@@ -292,7 +292,8 @@ def delta(value: float | None) -> Markup:
     return Markup('<span class="delta{}">{}</span>').format(kind, f"{value:+.1f}".replace("-", "−"))
 
 
-def _render(template: str, **values) -> str:
+def render(template: str, **values) -> str:
+    """A page by one of the templates beside this file."""
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                               lstrip_blocks=True, undefined=StrictUndefined)
     environment.filters |= {"duration": duration, "number": number}

@@ -30,8 +30,10 @@ class Prediction(NamedTuple):
 class Trained:
     """The network of a deeplab.pth, ready to predict.
 
-    test         the settings, with the network's own values where they were None
-    class_names  foreground classes it was trained on
+    test           the settings, with the network's own values where they were None
+    class_names    foreground classes it was trained on
+    scales         of the images that it takes
+    smallest_side  pixels that an image must have
     """
 
     def __init__(self, path: Path, test: SegTest, device_name: str, num_workers: int):
@@ -44,6 +46,8 @@ class Trained:
             model = MultiScale(model, tuple(scale for scale in self.test.test_scales if scale != 1))
         self.model = model.to(self.device).eval()
         self.prepare = image_input(self.design).to(self.device)
+        self.scales = (1.0,) if self.takes_maximum else self.test.test_scales
+        self.smallest_side = 1 / min(self.test.test_scales) if self.takes_maximum else 1
 
     def map_predictions(self, function: Callable, ids: list[str], image_path: Callable, description: str) -> Iterator:
         """function(prediction) of every image that falls to this process; arguments as runtime.parallel.map_images."""
@@ -52,17 +56,19 @@ class Trained:
 
     def predictions(self, ids: list[str], image_path: Callable) -> Iterator[Prediction]:
         """The prediction of every image, at its original size. Raises InputError for one of a single pixel a side."""
-        scales = (1.0,) if self.takes_maximum else self.test.test_scales
-        smallest = min(self.test.test_scales)
-        loader = image_loader(ScaledImages(ids, image_path, scales), [[i] for i in range(len(ids))],
+        loader = image_loader(ScaledImages(ids, image_path, self.scales), [[i] for i in range(len(ids))],
                               min(1, self.num_workers), self.device.type == "cuda")
         for (index,), images, size in loader:
-            if self.takes_maximum and min(size) * smallest < 1:
+            if min(size) < self.smallest_side:
                 raise InputError(f"{image_path(ids[index])}: image of {size[1]}x{size[0]} pixels, of which scale "
-                                 f"{smallest:g} leaves none; take it out")
-            probabilities = self.class_probabilities(images, size)
-            mask = probabilities.argmax(0).byte().cpu().numpy()
-            yield Prediction(ids[index], mask, probabilities.cpu().numpy() if self.test.crf else None)
+                                 f"{min(self.test.test_scales):g} leaves none; take it out")
+            yield self.predict(ids[index], images, size)
+
+    def predict(self, name: str, images: list[torch.Tensor], size: tuple[int, int]) -> Prediction:
+        """The prediction of one image at `size`. images: (1, 3, h, w) uint8 of every scale of `scales`."""
+        probabilities = self.class_probabilities(images, size)
+        mask = probabilities.argmax(0).byte().cpu().numpy()
+        return Prediction(name, mask, probabilities.cpu().numpy() if self.test.crf else None)
 
     @torch.no_grad()
     def class_probabilities(self, images: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:

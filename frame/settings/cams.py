@@ -48,6 +48,11 @@ class Selection(Group, title="choice of the checkpoint"):
                              "the training list, as the release does, not from the last one; every score then says so")
     best_every: int = option(300, "steps between two looks at it", positive_int)
 
+    @property
+    def result(self) -> str:
+        """File of the work directory that later stages go on from."""
+        return "sfc_best.pth" if self.keep_best else "sfc.pth"
+
 
 @dataclass(frozen=True)
 class Calibration(Group, title="shared feature calibration"):

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from check.finding import ERROR, OK, WARNING, Finding
 from check.plan import Plan
 from frame.settings.common import BackboneChoice, Hardware, Run
-from refine.crf import crf_inference_label
+from refine.crf import MeanField, crf_inference_label
 from runtime import device
 from runtime.command import default_workers
 from runtime.work_dir import hardware
@@ -57,7 +57,7 @@ def check_packages(wanted: list[Requirement]) -> Iterator[Finding]:
 def check_crf() -> Iterator[Finding]:
     """A CRF on a few pixels: a package that was built for another Python or NumPy only fails when it is used."""
     try:
-        crf_inference_label(np.zeros((4, 4, 3), np.uint8), np.eye(4, dtype=int), 2)
+        crf_inference_label(MeanField(np.zeros((4, 4, 3), np.uint8), num_labels=2), np.eye(4, dtype=int))
     except Exception as error:                   # of many kinds: it is compiled code that may not fit
         yield Finding("dense CRF", ERROR, f"pydensecrf does not work ({error})",
                       "pip install --force-reinstall --no-cache-dir pydensecrf2 (needs a C++ compiler)")

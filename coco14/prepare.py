@@ -179,7 +179,7 @@ def main(argv: list[str] | None = None) -> None:
             else:
                 prepare_from_masks(args.coco_root, args.coco_masks, args.out, split, args.num_workers)
 
-    exit_with_message(prepare)
+    exit_with_message(prepare, "--out")
 
 
 if __name__ == "__main__":

@@ -74,11 +74,19 @@ def read_list(path: str | Path) -> list[str]:
     Raises InputError when the list is missing, empty, not text or names an id twice.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        return parse_list(Path(path).read_bytes(), path)
     except FileNotFoundError:
         raise InputError(f"{path}: list is missing; give another with --train_list, --infer_list or "
                          "--eval_list") from None
-    except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
+    except (IsADirectoryError, PermissionError) as error:
+        raise InputError(f"{path}: not a readable list of ids ({error}); it needs one image id a line") from None
+
+
+def parse_list(content: bytes, path: str | Path) -> list[str]:
+    """The ids in the content of a list; errors as read_list, naming `path`."""
+    try:
+        lines = content.decode().splitlines()
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a readable list of ids ({error}); it needs one image id a line") from None
     ids = [image_id(line.split()[0]) for line in lines if line.strip()]
     if not ids:

@@ -56,9 +56,10 @@ def default_workers() -> int:
     return max(1, min(16, cores // distributed.local_world()))
 
 
-def exit_with_message(action: Callable) -> None:
+def exit_with_message(action: Callable, out_flag: str = "--work_dir") -> None:
     """Call `action`; turn unusable input, a full disk and signals into a message and an exit status.
 
+    out_flag  that names the folder it writes
     Of several processes, one says the message.
     """
     try:
@@ -73,8 +74,8 @@ def exit_with_message(action: Callable) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
             raise
-        stop(2, f"{error.filename or 'work directory'}: {error.strerror}; make room or choose another --work_dir, then "
-                "the same command goes on where this one stopped")
+        stop(2, f"{error.filename or out_flag}: {error.strerror}; make room or choose another {out_flag}, then the "
+                "same command goes on where this one stopped")
     except RuntimeError as error:
         if not distributed.connection_lost(error):
             raise

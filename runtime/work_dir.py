@@ -21,6 +21,7 @@ import torch
 
 from data.sample import InputError, write_text
 from runtime import distributed
+from runtime.disk import require_space
 
 log = logging.getLogger("sfc")
 RESULT = logging.INFO + 5                      # level of scores, which --quiet still shows, as it does warnings
@@ -186,11 +187,7 @@ class WorkDir:
 
     def need_space(self, bytes_needed: float, what: str) -> None:
         """Say how much disk `what` will take. Raises InputError when the disk has less."""
-        free = shutil.disk_usage(self.path).free
-        log.info("%s: about %.0f MB, %.0f MB free", what, bytes_needed / 1e6, free / 1e6)
-        if bytes_needed > free:
-            raise InputError(f"{self.path}: {what} need about {bytes_needed / 1e6:.0f} MB, but only {free / 1e6:.0f} "
-                             "MB are free; make room or choose another --work_dir")
+        log.info("%s", require_space(self.path, bytes_needed, what, "--work_dir"))
 
     def require(self, name: str, stage: str) -> Path:
         """Path of an input that `stage` makes; InputError that says so when it is missing."""

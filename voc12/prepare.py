@@ -1,6 +1,7 @@
 """Make the folder that --voc12_root needs from PASCAL VOC 2012 trainval and SBD.
 
     python -m voc12.prepare --out VOCdevkit --voc VOCtrainval_11-May-2012.tar --sbd benchmark.tgz
+    python -m voc12.prepare --out VOCdevkit --download
 
 Archives or the folders that they were unpacked into are read file by file, and only what is needed is written:
 
@@ -23,6 +24,7 @@ from data.sample import InputError, image_size, read_list, read_mask, write_atom
 from runtime.command import default_workers, exit_with_message, positive_int
 from runtime.disk import require_space
 from runtime.parallel import map_images
+from voc12 import download
 from voc12.archives import Layout, Source, open_source, require_files
 from voc12.sbd import read_mat
 from voc12.voc import CLASS_NAMES
@@ -184,15 +186,19 @@ def main(argv: list[str] | None = None) -> None:
                         help="folder to write VOC2012 into; may be the VOCdevkit that --voc names")
     for flag, help in SOURCES.items():
         parser.add_argument(f"--{flag}", type=Path, default=argparse.SUPPRESS, metavar="PATH", help=help)
+    parser.add_argument("--download", action="store_true", help="fetch what --voc and --sbd do not name into "
+                        "OUT/downloads (a part that is there is gone on with); may be deleted afterwards")
     parser.add_argument("--num_workers", type=positive_int, default=default_workers(), help="processes")
     args = parser.parse_args(argv)
-    if ("voc" in args) != ("sbd" in args) or not ("voc" in args or "test" in args):
-        parser.error("needs --voc and --sbd together, or --test alone")
+    if not args.download and (("voc" in args) != ("sbd" in args) or not ("voc" in args or "test" in args)):
+        parser.error("needs --voc and --sbd, --download for what is not there of them, or --test alone")
     root = args.out / "VOC2012"
 
     def write() -> None:
-        if "voc" in args:
-            prepare(root, open_source(args.voc, VOC), open_source(args.sbd, SBD), args.num_workers)
+        if "voc" in args or args.download:
+            voc = args.voc if "voc" in args else download.fetch(download.VOC, args.out / "downloads")
+            sbd = args.sbd if "sbd" in args else download.fetch(download.SBD, args.out / "downloads")
+            prepare(root, open_source(voc, VOC), open_source(sbd, SBD), args.num_workers)
         if "test" in args:
             add_test_images(root, open_source(args.test, VOC_TEST), args.num_workers)
         say_counts(root)

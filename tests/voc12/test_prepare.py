@@ -219,7 +219,7 @@ def test_other_bad_input(archives, out, tmp_path, capsys, monkeypatch):
                            (tmp_path, "not SBD: no train.txt and val.txt in it, nor below dataset or")):
         assert run(*flags, wrong) == 2 and message in capsys.readouterr().err
     assert run("--out", text, *archives) == 2 and "choose another --out" in capsys.readouterr().err
-    assert run("--out", out, *archives[:2]) == 2 and "--voc and --sbd together" in capsys.readouterr().err
+    assert run("--out", out, *archives[:2]) == 2 and "needs --voc and --sbd" in capsys.readouterr().err
     monkeypatch.setattr("runtime.disk.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     assert run("--out", out, *archives) == 2 and "files to write need about 0 MB" in capsys.readouterr().err
     assert not out.exists()

@@ -15,12 +15,13 @@ from data.image_bank import ImageBank
 from data.loader import Order, TrainCrops, train_loader
 from frame import engine, lists, network
 from frame.flags import Flags
+from frame.seed_health import SeedWatch, seed_health
 from frame.selection import BestCheckpoint, final_cam_miou
 from frame.settings.cams import Calibration, Network, Selection, SfcTraining
 from frame.settings.common import BackboneChoice, Data, Hardware, Memory, Run, TrainList, Weights
 from frame.stage import run_alone
 from net.msdw import MSDWLoss, bank_samples, distribution_coefficient
-from net.sfc import SFCNet
+from net.sfc import SFCNet, valid_mask
 from report.pictures import cam_sheet
 from runtime import device, distributed
 from runtime.work_dir import log
@@ -64,7 +65,8 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
         memory={"bank": bank, "best": best}, after_step=best.after_step if flags[Selection].keep_best else None,
         prepare=partial(images_of_step, bank if calibration.ibr else None, calibration.ibr_images, order, computed),
         on_log=partial(log_cams, model, frozen, some_crops(crops, order), compute.device),
-        accumulate=passes, epoch_steps=steps_per_epoch, scaler=compute.scaler)
+        on_look=SeedWatch(flags[Network].seed_background).look, accumulate=passes, epoch_steps=steps_per_epoch,
+        scaler=compute.scaler)
     result = engine.fit(training, work_dir, NAME)
     save(work_dir / "sfc.pth")
     if flags[Selection].keep_best:
@@ -127,12 +129,14 @@ def images_of_step(bank: ImageBank | None, drawn: int, order: Order, computed: t
 
 
 def losses(model: SFCNet, criterion: MSDWLoss, compute: device.Compute, part, _) -> dict[str, torch.Tensor]:
-    """Eq. 1, 5, 7 and 8 of some images."""
+    """Eq. 1, 5, 7 and 8 of some images, and how their seeds are."""
     images, boxes, present = part
     images = model.backbone.prepare(images, boxes)
     with compute.precision:
         outputs = model.forward_scales(images, boxes, present)
-    return criterion(*outputs, present)._asdict()
+    weight_cam = outputs[0].weight_cam
+    valid = valid_mask(boxes, present, weight_cam.shape[2:], model.backbone.stride)
+    return criterion(*outputs, present)._asdict() | seed_health(weight_cam, model.seeds(weight_cam, valid), valid)
 
 
 def score_now(model: SFCNet, frozen: bool, compute: device.Compute, data_set, ids: list[str],

@@ -45,7 +45,8 @@ class Training:
     losses are means over images.
 
     model        saved in checkpoints and, at the end, as the stage's result
-    loss         (part, passes before it) -> {"total": what is minimised, further losses for the log}
+    loss         (part, passes before it) -> {"total": what is minimised, further losses for the log}; a name with a
+                 slash is of another quantity, which the log's lines leave out
     loader       first_step -> iterable of the steps' images from that step on, those of this process alone
     batch_size   images of a step, of all processes
     prepare      (batch, step) -> the batch that is cut into passes; None: the loader's
@@ -53,6 +54,7 @@ class Training:
     scaler       of the loss, for float16
     memory       further objects with state_dict / load_state_dict that a resumed run needs (image bank)
     on_log       (writer, step): called now and then, for pictures
+    on_look      (step, means of the losses since the last look): called on the main process
     after_step   (step): called after each step, on every process
     epoch_steps  steps of an epoch; a checkpoint is saved at its end
     """
@@ -66,6 +68,7 @@ class Training:
     clip_norm: float = math.inf
     memory: dict = field(default_factory=dict)
     on_log: Callable | None = None
+    on_look: Callable[[int, dict[str, float]], None] | None = None
     after_step: Callable[[int], None] | None = None
     accumulate: int = 1
     epoch_steps: int = 0
@@ -107,10 +110,12 @@ def fit(training: Training, work_dir: WorkDir, name: str, save_minutes: float = 
                 logged, unseen = means, []
             if main:
                 rate = (step - first_step) * training.batch_size / (time.monotonic() - start)
-                shown = "  ".join(f"{name} {value:.4f}" for name, value in logged.items())
+                shown = "  ".join(f"{name} {value:.4f}" for name, value in without_slash(logged).items())
                 bar.set_postfix_str(f"{rate:.1f} images/s  {shown}", False)
                 bar.update(step - bar.n)
                 _log_scalars(writer, name, logged | {"lr": float(training.scheduler.get_last_lr()[0])}, step)
+                if training.on_look and look:
+                    training.on_look(step, logged)
                 if training.on_log and (step % (10 * LOG_EVERY) == 0 or step == training.total_steps):
                     training.on_log(writer, step)
                 if end_of_epoch or stop or time.monotonic() - last_save > 60 * save_minutes:
@@ -124,7 +129,7 @@ def fit(training: Training, work_dir: WorkDir, name: str, save_minutes: float = 
     seconds = time.monotonic() - start
     rate = (step - first_step) * training.batch_size / seconds
     log.info("%s: %d steps of %d images, %.1f images/s, losses %s", name, step, training.batch_size, rate,
-             {key: round(value, 4) for key, value in logged.items()})
+             {key: round(value, 4) for key, value in without_slash(logged).items()})
     return {"losses": logged, "steps": step, "images_per_second": round(rate, 2)}
 
 
@@ -182,6 +187,11 @@ def train_step(training: Training, forward: Callable, batch, step: int) -> dict[
 def _log_scalars(writer, name: str, values: dict[str, float], step: int) -> None:
     for key, value in values.items():
         writer.add_scalar(f"{name}/{key}", value, step)
+
+
+def without_slash(values: dict[str, float]) -> dict[str, float]:
+    """The losses among the logged values."""
+    return {name: value for name, value in values.items() if "/" not in name}
 
 
 def _backward(training: Training, forward: Any, batch, step: int) -> dict[str, torch.Tensor]:

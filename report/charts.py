@@ -29,6 +29,7 @@ STYLE = {
 }
 WIDTH = 4.5                             # inches: 8.5 points stay readable on a screen of 400 pixels
 ROW = 0.27                              # height of a class in inches
+SEEDS = "seeds/"                        # of these curves, see frame.seed_health
 RATIO_LIMITS = (1 / 16, 16)             # area ratios beyond are drawn at the border
 
 
@@ -92,7 +93,7 @@ def area_chart(classes: list[str], ratios: dict[str, dict[str, float]], colours:
 
 def training_chart(stage: str, curves: dict[str, tuple[list[int], list[float]]]) -> Markup:
     """Losses over the steps, and the learning rate below. curves: loss, or "lr" -> (steps, values)."""
-    losses = {name: points for name, points in curves.items() if name != "lr"}
+    losses = {name: points for name, points in curves.items() if name != "lr" and not name.startswith(SEEDS)}
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
@@ -113,6 +114,24 @@ def training_chart(stage: str, curves: dict[str, tuple[list[int], list[float]]])
         bottom.set_title("learning rate")
         bottom.set_xlabel("step")
         return _svg(figure, f"Losses and learning rate of {stage}")
+
+
+def seed_chart(curves: dict[str, tuple[list[int], list[float]]]) -> Markup | None:
+    """How the seeds of the prototypes were over the steps (frame.seed_health); None where that was not logged."""
+    seeds = {name.removeprefix(SEEDS): points for name, points in curves.items() if name.startswith(SEEDS)}
+    if not seeds:
+        return None
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(axis="y")
+        for colour, (name, points) in zip(COLOURS, seeds.items()):
+            axes.plot(*points, color=colour, linewidth=1.4, label=name.replace("_", " "))
+        axes.set_ylim(0, 1)
+        axes.set_title("seeds of the prototypes: shares, and M_W of the classes of an image")
+        axes.set_xlabel("step")
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, handlelength=1.2, columnspacing=1.2)
+        return _svg(figure, "Seeds of the prototypes over the steps")
 
 
 def difference_chart(classes: list[str], differences: dict[str, dict[str, float]]) -> Markup:

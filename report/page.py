@@ -61,7 +61,8 @@ def write_report(path: str | Path, workers: int = default_workers()) -> Path:
                    paper=PAPER.get(run.benchmark, {}), main_scores=main_scores,
                    other_scores=[row for row in table if row not in main_scores],
                    map_colours=MAP_COLOURS, charts=class_charts(run),
-                   curves=[charts.training_chart(stage, curves) for stage, curves in run.curves().items()],
+                   curves=[chart for stage, curves in run.curves().items()
+                           for chart in (charts.training_chart(stage, curves), charts.seed_chart(curves)) if chart],
                    facts=facts(run), stages=stage_rows(run), settings=setting_rows(run), class_rows=class_rows(run),
                    groups=groups, picture_problem=problem, panel_titles=PANEL_TITLES, palette=class_colours(run))
     return _write(run.path / "report.html", page)

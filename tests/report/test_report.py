@@ -76,6 +76,7 @@ def write_curves(path):
         for step in (10, 20, 30):
             writer.add_scalar("train_sfc/total", 1 / step, step)
             writer.add_scalar("train_sfc/lr", 0.1 - step / 1000, step)
+            writer.add_scalar("train_sfc/seeds/no_background_prototype", step / 30, step)
 
 
 def write_entries(path, root, scores, counts):
@@ -176,7 +177,8 @@ def test_pictures_decode_and_stand_in_the_order_of_figure_3(page):
 
 def test_charts_are_text_in_the_pages_own_colours(page):
     charts = re.findall(r"<svg .*?</svg>", page, re.DOTALL)
-    assert len(charts) == 3
+    assert len(charts) == 4
+    assert ["no background prototype" in chart for chart in charts] == [False, False, False, True]
     for chart in charts:
         assert "<text" in chart and "currentColor" in chart and "<style" not in chart
         assert not any(colour in chart for colour in ("#010203", "#010204"))

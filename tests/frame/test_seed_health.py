@@ -13,18 +13,19 @@ PREFIX = "seeds/"
 
 
 def test_health_by_hand():
-    """Four cells an image, one of the first outside the photograph; it shows both classes, the second image one."""
-    seeds = torch.zeros(2, 3, 1, 4)
+    """Four cells an image, one of the first outside the photograph. It shows both classes, the second image the second
+    and the third, which has no seeds, the first."""
+    seeds = torch.zeros(3, 3, 1, 4)
     seeds[0, 0, 0, 0], seeds[0, 1, 0, 1:3], seeds[1, 2] = 1, 1, 1
-    valid = torch.ones(2, 3, 1, 4, dtype=torch.bool)
-    valid[0, :, :, 3], valid[1, 1] = False, False
-    weight_cam = torch.full((2, 3, 1, 4), 0.5)
+    valid = torch.ones(3, 3, 1, 4, dtype=torch.bool)
+    valid[0, :, :, 3], valid[1, 1], valid[2, 2] = False, False, False
+    weight_cam = torch.full((3, 3, 1, 4), 0.5)
     weight_cam[1, 2, 0, 0] = 1.0
     health = {name.removeprefix(PREFIX): round(float(value), 4)
               for name, value in seed_health.seed_health(weight_cam, seeds, valid).items()}
-    assert health == {"foreground": 0.8333, "images_with_few": 0.0, "images_nearly_full": 0.5,
-                      "no_class_prototype": 0.3333, "no_background_prototype": 0.5,
-                      "mean_of_M_W": 0.55, "maximum_of_M_W": 0.6667}
+    assert health == {"foreground": 0.5556, "images_with_few": 0.3333, "images_nearly_full": 0.3333,
+                      "no_class_prototype": 0.5, "no_background_prototype": 0.6667,
+                      "mean_of_M_W": 0.5357, "maximum_of_M_W": 0.625}
 
 
 def test_the_watch_warns_once_and_not_before_the_classifier_has_learnt(caplog):

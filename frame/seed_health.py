@@ -47,7 +47,7 @@ class SeedWatch:
         if self.warned or step < FIRST_STEP or few + full <= 0.5:
             return
         self.warned = True
-        log.warning("step %d: the seeds of the prototypes are all or nothing: foreground seeds are under %.0f %% of the "
+        log.warning("step %d: prototype seeds are all or nothing: foreground seeds are under %.0f %% of the "
                     "pixels in %.0f %% of the images, over %.0f %% in %.0f %%. PCM leaves M_W too flat (mean %.2f, "
                     "maximum %.2f) for --seed_background %g, so M_P and L_DW^P mean nothing here. What helps: "
                     "--pcm_steps 1, --pcm_center, --seed_normalise, another --seed_background; for photographs on a "

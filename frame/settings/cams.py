@@ -20,8 +20,6 @@ class Network(Group, title="CAM network"):
     pcm_center: bool = option(False, "PCM compares features less their mean over the shown part of the image (release: "
                               "as they are)")
     seed_normalise: bool = option(False, "prototype seeds from M_W divided by its maximum (release: from M_W)")
-    prototype_center: bool = option(False, "prototypes of side features less their mean over the shown part of the "
-                                    "image (release: as they are)")
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,6 @@ def test_options_against_flat_features_tell_object_and_rest_apart():
 
     released, centred = cams(), cams(pcm_center=True)
     assert contrast(released[0]) < 0.2 and contrast(centred[0]) > 0.9
-    assert contrast(centred[1]) < 0.2 and contrast(cams(pcm_center=True, prototype_center=True)[1]) > 0.9
     flat = torch.cat([1 - 0.1 * square, 0.1 * square], 1)                   # a map whose maximum is low has no seeds
     plain, normalised = (SFCNet(build_backbone("mini"), 1, seed_normalise=on).seeds(flat, valid) for on in (0, 1))
     assert plain[:, 1].sum() == 0 and torch.equal(normalised[:, 1:], square)

@@ -2,7 +2,6 @@
 
     python eval_deeplab.py --voc12_root VOCdevkit/VOC2012 --work_dir runs/sfc                         # val
     python eval_deeplab.py --voc12_root ... --work_dir runs/sfc --split test --zip runs/sfc/test.zip  # for the server
-    python eval_deeplab.py --work_dir runs/sfc --images FOLDER                                        # own images
 """
 
 import sys
@@ -14,12 +13,13 @@ from frame import lists, scores
 from frame.flags import Flags, build_parser, parse
 from frame.presets import overrides
 from frame.settings.common import Data, Run
-from frame.settings.segmentation import OtherUses, SegEvalList, SegTest
+from frame.settings.segmentation import SegEvalList, SegTest, ServerArchive
 from frame.stage import run_alone
 from refine.metrics import ConfusionMatrix
 from refine.scored_maps import PREDICTION, PREDICTION_CRF
 from runtime.command import exit_with_message
 from segmentation.prediction import Prediction, Trained, label_maps
+from segmentation.server_archive import write_test_archive
 
 NAME = "eval_deeplab"
 FOLDERS = {PREDICTION: "prediction", PREDICTION_CRF: "prediction_crf"}
@@ -58,16 +58,12 @@ def count_image(work_dir: Path, data_set, test: SegTest, prediction: Prediction)
 
 
 def main() -> None:
-    """Entry of the script: the stage, the archive for the test server, or one's own images."""
-    parser = build_parser([*OPTIONS, OtherUses], __doc__.splitlines()[0])
-    use = Flags(vars(parser.parse_known_args()[0]))[OtherUses]
-    if use.images:
-        from segmentation.own_images import predict_folder as do
-    elif use.split or use.zip:
-        from segmentation.server_archive import write_test_archive as do
-    else:
+    """Entry of the script: the stage, or the archive for the test server."""
+    parser = build_parser([*OPTIONS, ServerArchive], __doc__.splitlines()[0])
+    use = Flags(vars(parser.parse_known_args()[0]))[ServerArchive]
+    if not (use.split or use.zip):
         return run_alone(sys.modules[__name__])
-    exit_with_message(lambda: do(parse(parser, overrides)))
+    exit_with_message(lambda: write_test_archive(parse(parser, overrides)))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 IGNORE = 255                 # label of pixels that do not count
 
@@ -19,6 +19,18 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises InputError when the file is missing, is no image or is truncated.
     """
     return np.array(_decode(path, "image").convert("RGB"))
+
+
+def read_photo(path: str | Path) -> np.ndarray:
+    """Image file as a viewer shows it, (H, W, 3) uint8 RGB: turned by its EXIF tag, what is transparent on white.
+
+    Errors as read_image.
+    """
+    image = ImageOps.exif_transpose(_decode(path, "image"))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
 
 
 def read_mask(path: str | Path, num_classes: int, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -52,7 +64,7 @@ def _decode(path: str | Path, kind: str) -> Image.Image:
     except UnidentifiedImageError:
         raise InputError(f"{path}: no {kind} that can be read; replace the file or take its id out of "
                          "the list") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: damaged {kind} ({error}); replace the file or take its id out of the list") from None
 
 

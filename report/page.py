@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -64,7 +65,8 @@ def write_report(path: str | Path, workers: int = default_workers()) -> Path:
                    curves=[chart for stage, curves in run.curves().items()
                            for chart in (charts.training_chart(stage, curves), charts.seed_chart(curves)) if chart],
                    facts=facts(run), stages=stage_rows(run), settings=setting_rows(run), class_rows=class_rows(run),
-                   groups=groups, picture_problem=problem, panel_titles=PANEL_TITLES, palette=class_colours(run))
+                   groups=groups, picture_problem=problem, panel_titles=PANEL_TITLES,
+                   palette=class_colours(run.class_names))
     return _write(run.path / "report.html", page)
 
 
@@ -207,9 +209,9 @@ def data_uri(picture: np.ndarray) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def class_colours(run: FinishedRun) -> dict[str, str]:
+def class_colours(class_names: Sequence[str]) -> dict[str, str]:
     """Name -> CSS colour of background, classes and ignored pixels in the masks."""
-    index = {BACKGROUND: 0} | {name: i for i, name in enumerate(run.class_names, 1)} | {"unknown": IGNORE}
+    index = {BACKGROUND: 0} | {name: i for i, name in enumerate(class_names, 1)} | {"unknown": IGNORE}
     return {name: "#{:02x}{:02x}{:02x}".format(*PALETTE[i]) for name, i in index.items()}
 
 

@@ -9,7 +9,7 @@ from frame import lists
 from frame.data_sets import open_data_set
 from frame.flags import Flags
 from frame.settings.common import Data, Run
-from frame.settings.segmentation import OtherUses, SegTest
+from frame.settings.segmentation import SegTest, ServerArchive
 from frame.stage import open_work_dir
 from runtime import distributed
 from runtime.work_dir import log
@@ -19,7 +19,7 @@ from voc12.submission import check_archive, write_archive
 
 def write_test_archive(flags: Flags) -> None:
     """Predict the test split into prediction_test/ID.png, then write and check --zip."""
-    use = flags[OtherUses]
+    use = flags[ServerArchive]
     if use.split != "test" or not use.zip:
         raise InputError("--split test and --zip FILE belong together; give both, or none to score val")
     work_dir, data_set = open_work_dir(flags[Run]), open_data_set(flags[Data])

@@ -18,6 +18,7 @@ BELOW = {
 BELOW["frame"] = set(BELOW)
 BELOW["report"] = set(BELOW)
 BELOW["segmentation"] = set(BELOW)
+BELOW["predict"] = set(BELOW)
 BELOW["check"] = set(BELOW)
 BELOW["paper"] = BELOW["parity"] = set(BELOW)
 BELOW["tools"] = BELOW["benchmarks"] = set(BELOW) | STAGES

@@ -1,4 +1,4 @@
-"""Stages 8 and 9 on a tiny data set: training, initial weights, prediction, archive, own images, bad input."""
+"""Stages 8 and 9 on a tiny data set: training, initial weights, prediction, archive, bad input."""
 
 import importlib
 import json
@@ -11,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from data.sample import read_list, write_mask
+from data.sample import InputError, read_list, write_mask
 from frame import engine
 from frame.stage import run_alone
+from predict.folder import Request, predict_folder
+from predict.predictor import Predictor
 from report.scores_table import rows
 from run_sample import Chain, choose_stages
 from segmentation.network import Design, build, load_trained
@@ -117,14 +119,17 @@ def test_bf16_trains_in_float32_weights(command, masks, tmp_path):
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32, torch.int64}
 
 
-# --- images as the networks see them --------------------------------------------------------------------------
+# --- own images -----------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("size", [(17, 300), (70, 33), (600, 40)])
-def test_images_of_any_size_are_predicted_whole(trained, size, tmp_path):
+def test_images_of_any_size_are_predicted_whole_without_cam_network_and_data_set(trained, tmp_path):
     (tmp_path / "in").mkdir()
-    Image.new("RGB", size[::-1], (90, 120, 30)).save(tmp_path / "in/a.png")
-    assert predict(trained, "--images", tmp_path / "in", "--no-seg_crf") == 0
-    assert np.asarray(Image.open(trained / "prediction_images/mask/a.png")).shape == size
+    sizes = {"flat": (17, 300), "tall": (70, 33), "large": (600, 40)}
+    for name, (height, width) in sizes.items():
+        Image.new("RGB", (width, height), (90, 120, 30)).save(tmp_path / f"in/{name}.png")
+    folder = predict_folder(Predictor(trained, "cpu"), Request(tmp_path / "in", None, 0.5, tmp_path / "out"), 0).parent
+    assert {path.stem: np.asarray(Image.open(path)).shape for path in (folder / "deeplab").iterdir()} == sizes
+    assert not (folder / "label_crf").exists() and json.loads((folder / "scores.json").read_text())["flat"] == {
+        "classes": [], "scores": {}}
 
 
 # --- archive for the test server ------------------------------------------------------------------------------
@@ -147,22 +152,6 @@ def test_archive_is_what_the_server_takes(trained, with_test_split, tmp_path):
         assert len(archive.namelist()) == 8
         with Image.open(archive.open(f"results/VOC2012/Segmentation/comp5_test_cls/{name}.png")) as mask:
             assert mask.mode == "P" and mask.format == "PNG" and mask.size == (50, 71)
-
-
-# --- own images -----------------------------------------------------------------------------------------------
-
-def test_own_images_need_no_data_set(trained, tmp_path):
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    Image.new("RGB", (40, 30), (200, 30, 30)).save(pictures / "holiday photo.JPG", format="JPEG")
-    Image.new("L", (33, 65), 90).save(pictures / "grey.png")
-    (pictures / "notes.txt").write_text("no image")
-    assert predict(trained, "--images", pictures) == 0
-    out = trained / "prediction_images"
-    for name, size in (("holiday photo", (40, 30)), ("grey", (33, 65))):
-        assert Image.open(out / f"mask/{name}.png").mode == "P" and Image.open(out / f"mask/{name}.png").size == size
-        assert Image.open(out / f"overlay/{name}.png").mode == "RGB"
-    assert (out / "classes.txt").read_text().splitlines()[0] == "0 background"
 
 
 # --- bad input ------------------------------------------------------------------------------------------------
@@ -218,31 +207,23 @@ def test_bad_input_of_prediction(trained, with_test_split, mini, tmp_path, capsy
     zip_flags = ["--split", "test", "--zip", tmp_path / "x.zip"]
     first = with_test_split / "JPEGImages" / f"{read_list(with_test_split / 'ImageSets/Segmentation/test.txt')[0]}.jpg"
     first.unlink()
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "twice").mkdir()
-    for name in ("a.png", "a.jpg"):
-        Image.new("RGB", (8, 8)).save(tmp_path / "twice" / name)
     for flags, message in [
         (["--voc12_root", with_test_split, *zip_flags],
          f"{first}: image is missing (1 of 8); VOC has the images of test"),
         (["--voc12_root", mini, *zip_flags], "test.txt: list is missing"),
         (["--voc12_root", mini, *zip_flags[:2]], "belong together"),
         (["--voc12_root", mini, *zip_flags[2:]], "belong together"),
-        (["--images", tmp_path / "gone"], "gone: no such folder"),
-        (["--images", tmp_path / "empty"], "empty: no images in it"),
-        (["--images", tmp_path / "twice"], "rename one of the two"),
     ]:
         assert predict(trained, *flags) == 2
         assert message in capsys.readouterr().err
-    Image.new("RGB", (1, 9)).save(tmp_path / "empty/thin.png")
     if trained.name == "deeplabv2_resnet101":
-        assert predict(trained, "--images", tmp_path / "empty") == 2
-        assert "thin.png: image of 1x9 pixels" in capsys.readouterr().err
-    assert predict(tmp_path / "untrained", "--images", tmp_path / "twice") == 2
+        Image.new("RGB", (1, 9)).save(first)
+        assert predict(trained, "--voc12_root", with_test_split, *zip_flags) == 2
+        assert f"{first}: image of 1x9 pixels" in capsys.readouterr().err
 
 
-def test_only_our_own_result_is_predicted_with(tmp_path, capsys):
+def test_only_our_own_result_is_predicted_with(trained, tmp_path):
+    shutil.copy(trained / "config.json", tmp_path)
     torch.save(build(DESIGN).state_dict(), tmp_path / "deeplab.pth")
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    assert predict(tmp_path, "--images", tmp_path) == 2
-    assert "deeplab.pth: not written by train_deeplab.py" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"deeplab\.pth: not written by train_deeplab\.py"):
+        Predictor(tmp_path, "cpu")

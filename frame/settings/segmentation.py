@@ -133,9 +133,8 @@ class SegTest(Group, title="prediction and scores", prefix="seg_"):
 
 
 @dataclass(frozen=True)
-class OtherUses(Group, title="other uses"):
+class ServerArchive(Group, title="archive for the VOC server"):
     split: str | None = option(None, "predict this split, which has no masks, for the server", choices=("test",))
     zip: str | None = option(None, "archive for the VOC evaluation server, written with --split test")
     competition: str = option("comp6", "comp5: trained on VOC alone; comp6: on other data too, such as ImageNet",
                               choices=COMPETITIONS)
-    images: str | None = option(None, "folder of images to predict; masks and overlays go to prediction_images")

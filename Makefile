@@ -28,7 +28,7 @@ QUARTER = --infer_list runs/mini_voc/quarter.txt --eval_list runs/mini_voc/quart
 sample: .venv/installed
 	.venv/bin/python -m data.mini_voc runs/mini_voc
 	awk 'NR % 4 == 1' runs/mini_voc/ImageSets/Segmentation/train.txt > runs/mini_voc/quarter.txt
-	.venv/bin/python run_sample.py --voc12_root runs/mini_voc --preset mini --work_dir runs/mini $(QUARTER)
+	.venv/bin/python run_sample.py --voc12_root runs/mini_voc --preset mini --device cpu --work_dir runs/mini $(QUARTER)
 
 test: .venv/installed-dev
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests

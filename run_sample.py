@@ -79,7 +79,7 @@ def make_report(run: Run) -> None:
     from report.page import write_report  # a second of imports that a refused command need not wait for
 
     try:
-        log.log(RESULT, "report: %s", write_report(run.work_dir, run.num_workers))
+        log.log(RESULT, "report: %s", write_report(run.work_dir, run.num_workers, run.device))
     except InputError as error:
         raise InputError(f"the results are complete in {run.work_dir}, but report.html could not be made: {error}\n"
                          f"mend that, then: python -m tools.report {run.work_dir}") from None

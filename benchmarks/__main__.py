@@ -12,7 +12,6 @@ the processor time it takes, so that other programs on the machine count as litt
 import argparse
 import json
 import os
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -33,7 +32,7 @@ from benchmarks.train_step import train_step
 from data import mini_voc
 from runtime import progress
 from runtime.command import exit_with_message, positive_int
-from runtime.device import prepare_device
+from runtime.device import AUTO, hardware, prepare_device, processor
 from voc12.voc import Voc12
 
 BENCHMARKS = {"random_walk": random_walk, "train_step": train_step, "path_maxima": path_maxima, "loader": loader,
@@ -51,11 +50,8 @@ def open_images(root: str | None, images: int, folder: Path) -> tuple[Voc12, lis
 
 def machine(device: torch.device) -> dict:
     """What the numbers were measured on."""
-    info = Path("/proc/cpuinfo")                                        # Linux
-    lines = info.read_text().splitlines() if info.exists() else []
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {"cpu": cpu, "cores": os.cpu_count(), "device": name, "torch": torch.__version__,
+    name = hardware(device) if device.type == "cuda" else "cpu"
+    return {"cpu": processor(), "cores": os.cpu_count(), "device": name, "torch": torch.__version__,
             "load_average": round(os.getloadavg()[0], 1)}
 
 
@@ -83,8 +79,7 @@ def main() -> None:
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--only", choices=list(BENCHMARKS), help="run this one alone")
     parser.add_argument("--json", type=Path, default=Path("runs/benchmarks.json"), help="file to write the numbers to")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu",
-                        help="torch device of train_step, path_maxima and cam_record")
+    parser.add_argument("--device", default=AUTO, help="torch device of train_step, path_maxima and cam_record")
     parser.add_argument("--voc12_root", help="real images instead of generated ones")
     parser.add_argument("--images", type=positive_int, default=8, help="images of cam_record and ir_label")
     parser.add_argument("--checkpoint", help="cam_record: trained SFC network of backbone efficientnet_lite0")

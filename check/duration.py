@@ -9,10 +9,12 @@ import torch
 from check.finding import OK, WARNING, Finding
 from check.plan import Plan
 from data.sample import InputError
+from frame.chain import NETWORK_STAGES
 from frame.data_sets import KINDS
 from frame.settings.common import BackboneChoice, Data, Run
 from runtime.command import default_workers
-from runtime.work_dir import hardware, read_json
+from runtime.device import CPU, choose, hardware
+from runtime.work_dir import read_json
 
 # Settings that change the time of an image, by stage; those of all stages first.
 EVERYWHERE = ("dataset", "voc12_root", "coco_root", "amp", "channels_last", "compile")
@@ -63,14 +65,15 @@ def stage_seconds(plan: Plan, stage) -> tuple[float | None, str]:
     """Seconds of a stage, and where the number comes from; None where nothing is known."""
     wanted = plan.flags.settings(stage.OPTIONS)
     images = len(plan.ids.get(stage.NAME, []))
-    measured = like_this(plan.work_dir, stage.NAME, wanted)
+    place = torch.device(choose(plan.flags[Run].device).name)
+    measured = like_this(plan.work_dir, stage.NAME, wanted, hardware(place if stage.NAME in NETWORK_STAGES else CPU))
     if measured:
         path, entry = measured
         ours, theirs = work(stage.NAME, wanted, images), work(stage.NAME, entry["settings"], listed(entry["settings"]))
         return entry["machine"]["seconds"] * ours / theirs, f"measured in {path.name}"
     if plan.flags[BackboneChoice].backbone != "resnet50":
         return None, ""
-    if torch.device(plan.flags[Run].device).type == "cuda":
+    if place.type == "cuda":
         kind = plan.flags[Data].dataset
         return (3600 * KINDS[kind].hours[stage.NAME] * images / FULL_SET[kind],
                 "not measured: counted operations on one GPU")
@@ -92,8 +95,8 @@ def listed(settings: dict[str, Any]) -> int:
     return int(settings["images"].split()[0])
 
 
-def like_this(work_dir: Path, stage: str, wanted: dict[str, Any]) -> tuple[Path, dict] | None:
-    """The newest run beside `work_dir` that finished the stage on this hardware with settings of the same cost."""
+def like_this(work_dir: Path, stage: str, wanted: dict[str, Any], machine_name: str) -> tuple[Path, dict] | None:
+    """The newest run beside `work_dir` that finished the stage on that hardware with settings of the same cost."""
     same = [name for name in (*EVERYWHERE, *COSTLY[stage]) if name in wanted]
     found = []
     for path in work_dir.absolute().parent.glob("*/config.json"):
@@ -102,7 +105,7 @@ def like_this(work_dir: Path, stage: str, wanted: dict[str, Any]) -> tuple[Path,
         except InputError:                                     # a run of somebody else, damaged: no matter here
             continue
         machine, settings = entry.get("machine", {}), entry.get("settings", {})
-        if (entry.get("complete") and machine.get("hardware") == hardware() and "seconds" in machine
+        if (entry.get("complete") and machine.get("hardware") == machine_name and "seconds" in machine
                 and all(settings.get(name) == wanted[name] for name in same)):
             found.append((machine["finished"], path.parent, entry))
     return max(found, key=lambda run: run[0])[1:] if found else None

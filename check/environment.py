@@ -15,7 +15,6 @@ from frame.settings.common import BackboneChoice, Hardware, Run
 from refine.crf import MeanField, crf_inference_label
 from runtime import device
 from runtime.command import default_workers
-from runtime.work_dir import hardware
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -68,7 +67,12 @@ def check_crf() -> Iterator[Finding]:
 def check_device(plan: Plan) -> Iterator[Finding]:
     run = plan.flags[Run]
     place = device.prepare(run.device, plan.flags[Hardware].amp).device
-    yield Finding("device", OK, f"{place}: {hardware()}; PyTorch {importlib.metadata.version('torch')}")
+    found = f"{place}: {device.hardware(place)}; PyTorch {importlib.metadata.version('torch')}"
+    if no_gpu := device.choose(run.device).no_gpu:
+        yield Finding("device", WARNING, f"{found}; no GPU can be used ({no_gpu})",
+                      "mend that, or say --device cpu")
+    else:
+        yield Finding("device", OK, found)
     if run.num_workers > default_workers():
         yield Finding("device", WARNING, f"--num_workers {run.num_workers}, but this process may use "
                       f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores",

@@ -24,6 +24,7 @@ from net.deeplabv2 import MultiScale, multi_scale_loss
 from net.irn import PathIndex, irn_loss
 from net.msdw import MSDWLoss
 from runtime import distributed
+from runtime.device import choose
 
 # What libraries need besides the tensors. Measured on a CPU with ResNet-50, where 722 and 531 MB of tensors took 1174
 # and 839; not measured on a GPU.
@@ -72,7 +73,7 @@ class Work(NamedTuple):
 
 
 def check(plan: Plan) -> Iterator[Finding]:
-    free, where = free_memory(plan.flags[Run].device)
+    free, where = free_memory(choose(plan.flags[Run].device).name)
     for stage in plan.to_do():
         if stage in WORKS:
             yield judge(stage, WORKS[stage](plan), free, where)

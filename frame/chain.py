@@ -12,4 +12,6 @@ UPSTREAM = {                                   # stages whose output a stage rea
     "eval_deeplab": ("train_deeplab",),
 }
 STAGES = tuple(UPSTREAM)
+# Those that run a network, on --device; the others compute on the processor.
+NETWORK_STAGES = tuple(name for name in STAGES if name not in ("eval_cam", "cam_to_ir_label", "eval_sem_seg"))
 LAST_DEFAULT_STAGE = "eval_sem_seg"            # training a segmentation network takes a GPU: on request only

@@ -19,6 +19,7 @@ from frame.settings import GROUPS
 from frame.settings.common import Data, Run
 from runtime import distributed, progress
 from runtime.command import exit_with_message
+from runtime.device import GpuUse
 from runtime.work_dir import WorkDir, log
 
 
@@ -58,11 +59,11 @@ def run_stage(stage: Stage, flags: Flags, force: bool = False) -> dict[str, Any]
         return work_dir.metrics().get(name, {})
     log.info("%s: %s", name, "continued" if status == "resume" else "started")
     seed_everything(flags[Run].seed)
-    start = time.perf_counter()
+    start, gpu = time.perf_counter(), GpuUse()
     metrics = stage.run(flags, work_dir, data_set, ids)
     if "split" in metrics and read_best_checkpoint(work_dir, name):
         metrics["split"] += f", {SAID}"
-    work_dir.finish(name, metrics, time.perf_counter() - start)
+    work_dir.finish(name, metrics, time.perf_counter() - start, gpu.facts())
     log.info("%s: done in %.0f s", name, time.perf_counter() - start)
     return metrics
 

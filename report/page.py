@@ -24,6 +24,7 @@ from report.pictures import PALETTE, PANELS, as_rgb, stage_pictures
 from report.published import FINAL_CAM, PROTOTYPE_CAM, WEIGHT_CAM
 from report.scores_table import PAPER, rows
 from runtime.command import default_workers
+from runtime.device import AUTO
 from runtime.parallel import map_images
 
 # Maps in the order of the chain, as the paper writes them; the last one that was scored is drawn as bars.
@@ -51,10 +52,10 @@ class ScoredImage(NamedTuple):
 
 # --- one run --------------------------------------------------------------------------------------------------
 
-def write_report(path: str | Path, workers: int = default_workers()) -> Path:
+def write_report(path: str | Path, workers: int = default_workers(), device: str = AUTO) -> Path:
     """Write report.html into the work directory `path`; its path. Raises InputError for a directory without a run."""
     run = FinishedRun(path)
-    groups, problem = picture_groups(run, workers)
+    groups, problem = picture_groups(run, workers, device)
     table = rows(run.metrics, run.benchmark)
     main_scores = [row for name in (*LABELS, *PLAIN_LABELS) for row in table if row[1] == name]
     main_scores += [row for row in table if row[0] == "eval_deeplab"]
@@ -135,7 +136,7 @@ def class_rows(run: FinishedRun) -> list[dict]:
 
 # --- pictures -------------------------------------------------------------------------------------------------
 
-def picture_groups(run: FinishedRun, workers: int) -> tuple[list[tuple[str, list]], str | None]:
+def picture_groups(run: FinishedRun, workers: int, device: str) -> tuple[list[tuple[str, list]], str | None]:
     """([(title, [(ScoredImage, {panel: data URI}), ...]), ...], why there are none or None)."""
     if not run.data_set:
         return [], run.data_set_problem
@@ -145,7 +146,7 @@ def picture_groups(run: FinishedRun, workers: int) -> tuple[list[tuple[str, list
     groups = choose_images(images, [name for name in run.classes_by_frequency() if run.class_counts.get(name)])
     chosen = list(dict.fromkeys(image.name for _, members in groups for image in members))
     pictures = {name: {key: data_uri(picture) for key, picture in found.items()}
-                for name, found in stage_pictures(run, chosen)}
+                for name, found in stage_pictures(run, chosen, device)}
     return [(title, [(image, pictures[image.name]) for image in members]) for title, members in groups], None
 
 

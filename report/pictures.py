@@ -16,7 +16,7 @@ from frame.settings.irn import IrnCrop
 from net.precision import EPS
 from refine.scored_maps import CAMS, FINAL_CAM, PROTOTYPE_CAM, WEIGHT_CAM
 from report.finished_run import FinishedRun
-from runtime.device import default_device, prepare_device
+from runtime.device import AUTO, prepare_device
 
 PALETTE = np.array(palette(), np.uint8).reshape(-1, 3)
 
@@ -58,13 +58,13 @@ def cam_sheet(images: torch.Tensor, cams: torch.Tensor, labels: torch.Tensor) ->
 
 # --- what the stages made of an image -------------------------------------------------------------------------
 
-def stage_pictures(run: FinishedRun, ids: list[str]) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+def stage_pictures(run: FinishedRun, ids: list[str], device: str = AUTO) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Yield (id, pictures of PANELS that the run has) for each id, at the size of the image.
 
     Masks are (H, W) class indices, all others (H, W, 3) uint8 RGB. Heat maps show the strongest class of the image.
     Raises InputError for images or files of the run that are missing or damaged.
     """
-    edge_map = edge_predictor(run) if (run.path / "irn.pth").exists() else None
+    edge_map = edge_predictor(run, prepare_device(device)) if (run.path / "irn.pth").exists() else None
     for name in ids:
         image = read_image(run.data_set.image_path(name))
         size = image.shape[:2]
@@ -83,9 +83,8 @@ def stage_pictures(run: FinishedRun, ids: list[str]) -> Iterator[tuple[str, dict
         yield name, pictures
 
 
-def edge_predictor(run: FinishedRun) -> Callable[[np.ndarray], np.ndarray]:
+def edge_predictor(run: FinishedRun, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
     """A function from an image (H, W, 3) uint8 to its edge map by the run's IRN, (H, W, 3) uint8, edges white."""
-    device = prepare_device(default_device())
     model = network.load_irn(run.flags[BackboneChoice].backbone, run.path / "irn.pth").to(device).eval()
     pad_to = run.flags[IrnCrop].irn_crop_size
 

@@ -21,6 +21,7 @@ import torch
 
 from data.sample import InputError, write_text
 from runtime import distributed
+from runtime.device import CPU, hardware
 from runtime.disk import require_space
 
 log = logging.getLogger("sfc")
@@ -155,21 +156,22 @@ class WorkDir:
         self._write_json("config.json", config | {stage: entry})
         return "new"
 
-    def finish(self, stage: str, metrics: dict, seconds: float) -> None:
+    def finish(self, stage: str, metrics: dict, seconds: float, gpu: dict) -> None:
         """Mark `stage` complete and store its scores; times, which differ from run to run, go to config.json.
 
+        gpu  facts of the GPU that it used, {} if it used none
         Waits for all processes before.
         """
         distributed.barrier()
         if distributed.is_main():
-            self._finish(stage, metrics, seconds)
+            self._finish(stage, metrics, seconds, gpu)
 
-    def _finish(self, stage: str, metrics: dict, seconds: float) -> None:
+    def _finish(self, stage: str, metrics: dict, seconds: float, gpu: dict) -> None:
         speed = {name: metrics.pop(name) for name in ("images_per_second",) if name in metrics}
         self.save_metrics(stage, metrics)
         config = self.config()
         config[stage]["complete"] = True
-        config[stage]["machine"] |= speed | {
+        config[stage]["machine"] |= speed | gpu | {
             "processes": distributed.world(), "seconds": round(seconds, 1),
             "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
         self._write_json("config.json", config)
@@ -248,21 +250,8 @@ def _remove(path: Path) -> None:
 
 
 def _machine() -> dict:
-    return {"python": platform.python_version(), "torch": torch.__version__, "hardware": hardware(),
+    return {"python": platform.python_version(), "torch": torch.__version__, "hardware": hardware(CPU),
             "commit": _commit()}
-
-
-def hardware() -> str:
-    """Name of the GPU, or of the processor with its cores."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{_processor()}, {os.cpu_count()} cores"
-
-
-def _processor() -> str:
-    """Name of the CPU: Linux keeps it in a file, elsewhere Python may know it."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])     # the repository, also for python tools/analyse.py
 
-import torch
-
 from data.sample import write_text
 from runtime.command import default_workers, exit_with_message, positive_int
+from runtime.device import AUTO
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,8 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", metavar="N", type=positive_int,
                         help="at most N images of each list, evenly spaced")
     parser.add_argument("--num_workers", type=int, default=default_workers(), help="processes (%(default)s)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu",
-                        help="torch device (%(default)s)")
+    parser.add_argument("--device", default=AUTO, help="torch device (%(default)s)")
     return parser
 
 

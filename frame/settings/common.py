@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from frame.flags import Group, option
 from net.backbone import BACKBONES
 from runtime.command import default_workers, positive_int
-from runtime.device import AMP_TYPES, default_device
+from runtime.device import AMP_TYPES, AUTO
 
 DATA_SETS = ("voc12", "coco14")              # frame/data_sets.py has an entry for each
 PRESETS = ("lite", "mini", "paper", "released")  # frame/presets.py has an entry for each
@@ -27,7 +27,8 @@ class Run(Group, title="run"):
                          choices=PRESETS, changes_result=False)
     seed: int = option(0, "seed of every random choice", int)
     num_workers: int = option(default_workers(), "processes that load or compute, a rank", int, changes_result=False)
-    device: str = option(default_device(), "torch device", changes_result=False)
+    device: str = option(AUTO, "torch device of the networks: cpu, cuda, cuda:1; auto is the GPU if there is one",
+                         changes_result=False)
     overwrite: bool = option(False, "replace what the work directory holds of another configuration; a stage script of "
                              "its own then also redoes what is complete", changes_result=False)
     quiet: bool = option(False, "print warnings, errors and the table of scores only; log.txt has everything",

@@ -10,6 +10,9 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
+
+import torch
 
 from data.sample import InputError
 from paper import data_sources, results
@@ -31,6 +34,7 @@ class Reproduction:
     def __init__(self, choices: Choices):
         data_sources.check(choices.dataset, choices.folders, choices.twin, choices.dry_run)
         self.choices = choices
+        self.free_gpus = shared_gpus(choices.jobs)
         self.series = [RunSeries(choices, balanced) for balanced in ((False, True) if choices.twin else (False,))]
 
     def run(self, command: str) -> None:
@@ -102,20 +106,41 @@ class Reproduction:
 
     def run_one(self, series: RunSeries, run: Run) -> str:
         """Run the chain and note the command that did it; "" or what went wrong."""
-        problem = call(series.run_command(run), self.choices.jobs)
+        gpu = self.free_gpus.get()
+        try:
+            problem = call(series.run_command(run), self.choices.jobs, gpu=gpu)
+        finally:
+            self.free_gpus.put(gpu)
         if not problem and not interrupt.requested():
             series.mark_complete(run)
         return f"{series.run_folder(run)}: {problem}" if problem else ""
 
 
-def call(command: list[str], jobs: int, cwd: Path | None = None) -> str:
-    """Run a command with its share of the cores; "" or why it failed. A signal is handed on to it."""
+def shared_gpus(jobs: int) -> Queue[str | None]:
+    """For each of the runs at a time the GPU that it sees, as CUDA_VISIBLE_DEVICES names it; None: all visible ones.
+
+    The visible GPUs are dealt out in turn, so that runs share one only where there are more runs than GPUs.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
+    free: Queue[str | None] = Queue()
+    for number in range(jobs):
+        free.put(gpus[number % len(gpus)] if jobs > 1 and gpus else None)
+    return free
+
+
+def call(command: list[str], jobs: int, cwd: Path | None = None, gpu: str | None = None) -> str:
+    """Run a command with its share of the cores; "" or why it failed. A signal is handed on to it.
+
+    gpu  the only one that it sees; None: those that this process sees
+    """
     if interrupt.requested():
         return ""
     threads = {"OMP_NUM_THREADS": str(max(1, default_workers() // jobs)), "OMP_WAIT_POLICY": "passive"}
+    seen = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
     with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(command, cwd=cwd, env=os.environ | threads, stdout=subprocess.DEVNULL, stderr=errors,
-                                 start_new_session=True)
+        child = subprocess.Popen(command, cwd=cwd, env=os.environ | threads | seen, stdout=subprocess.DEVNULL,
+                                 stderr=errors, start_new_session=True)
         while child.poll() is None:
             if interrupt.requested():
                 child.terminate()

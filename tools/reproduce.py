@@ -48,7 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument("--name", help="name of this series of runs; default: that of the data set")
     where.add_argument("--runs_dir", type=Path, default=Path("runs/reproduce"), help="folder of the runs")
     where.add_argument("--out", type=Path, default=Path("results"), help="folder of the tables and figures")
-    where.add_argument("--jobs", type=positive_int, default=1, help="runs at a time; they share the cores")
+    where.add_argument("--jobs", type=positive_int, default=1,
+                       help="runs at a time; they share the cores, and are spread over the visible GPUs")
     return parser
 
 

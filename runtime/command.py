@@ -2,12 +2,17 @@
 
 import argparse
 import errno
+import math
 import os
+import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from data.sample import InputError
 from runtime import distributed, interrupt
+
+LOADER_BYTES = 70e6                # shared memory of a loader process
 
 
 def flag(group, name: str, default: bool, help: str) -> None:
@@ -54,6 +59,20 @@ def default_workers() -> int:
     """The cores that this process may use, at most 16; those of a node are divided between its processes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(16, cores // distributed.local_world()))
+
+
+def small_shared_memory(workers: int) -> str:
+    """Why `workers` loader processes may die of a bus error, as in a container with Docker's 64 MB; "" if they fit.
+
+    Batches wait in /dev/shm: with 16 workers about 1.1 GB of CAM inference at four scales, counted from their shapes.
+    """
+    path = Path("/dev/shm")
+    size = shutil.disk_usage(path).total if path.exists() else math.inf
+    if size >= workers * LOADER_BYTES:
+        return ""
+    needed = workers * LOADER_BYTES
+    return (f"/dev/shm has {size / 1e6:.0f} MB, {workers} loader processes may need {needed / 1e6:.0f}; "
+            f"docker run --shm-size=2g, or --num_workers {int(size // LOADER_BYTES)}")
 
 
 def exit_with_message(action: Callable, out_flag: str = "--work_dir") -> None:

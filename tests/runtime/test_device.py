@@ -2,12 +2,13 @@
 
 import json
 import logging
+import shutil
 
 import pytest
 import torch
 
 from data.sample import InputError
-from runtime import device
+from runtime import command, device
 from runtime.work_dir import WorkDir
 
 TOO_OLD = "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver"
@@ -81,3 +82,11 @@ def test_a_stage_names_the_hardware_it_ran_on(monkeypatch, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["eval_cam"]["machine"]["hardware"] == device.hardware(device.CPU) != "a GPU"
     assert config["train_sfc"]["machine"].items() >= {"hardware": "a GPU", "gpu_mb": 3}.items()
+
+
+def test_small_shared_memory_is_said(monkeypatch):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(command.shutil, "disk_usage", lambda path: usage._replace(total=64 << 20))
+    said = command.small_shared_memory(16)
+    assert "has 67 MB" in said and "--shm-size" in said and said.endswith("--num_workers 0")
+    assert command.small_shared_memory(0) == ""

@@ -8,16 +8,15 @@
 
 # Under other names, since torch.hub lists what does not start with an underscore.
 from predict.predictor import Predictor as _Predictor
-from runtime.device import default_device as _default_device
 
 dependencies = ["torch", "torchvision", "numpy", "PIL", "cv2"]
 
 
-def sfc(run, device=None, max_side=None):
+def sfc(run, device="auto", max_side=None):
     """The networks of a trained run as a predict.predictor.Predictor, whose `cams(images, labels)` gives M_W and M_P.
 
     run       work directory of run_sample.py or train_sfc.py
-    device    torch device; None: a GPU if there is one
+    device    torch device; auto: a GPU where there is one
     max_side  larger images are made smaller to this many pixels; None: the longest side among the run's own images
     """
-    return _Predictor(run, device or _default_device(), max_side)
+    return _Predictor(run, device, max_side)

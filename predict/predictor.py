@@ -19,7 +19,7 @@ from frame.settings.irn import IrnCrop
 from frame.settings.segmentation import SegTest
 from refine.fusion import final_cam, full_size_cams
 from report.finished_run import FinishedRun
-from runtime.device import default_device, prepare
+from runtime.device import prepare
 from segmentation.prediction import Prediction, Trained
 
 THRESHOLD = 0.5                    # probability from which on a class counts as shown
@@ -69,7 +69,7 @@ class Predictor:
     Raises InputError when there is no network, or those there do not fit each other.
     """
 
-    def __init__(self, run: str | Path, device: str = default_device(), max_side: int | None = None):
+    def __init__(self, run: str | Path, device: str = "auto", max_side: int | None = None):
         self.run = FinishedRun(run)
         self.flags = self.run.flags
         self.compute = prepare(device)

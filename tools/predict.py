@@ -17,7 +17,6 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])     # the repository, also for python tools/predict.py
 
 from runtime.command import default_workers, exit_with_message, non_negative, positive_int
-from runtime.device import default_device
 
 
 def main(argv=None) -> None:
@@ -34,7 +33,7 @@ def main(argv=None) -> None:
                         help="images with longer sides are made smaller, and their masks larger again; default: the "
                              "longest side among the run's own images")
     parser.add_argument("--out", metavar="DIR", help="folder to write; default: RUN/predict")
-    parser.add_argument("--device", default=default_device(), help="torch device (%(default)s)")
+    parser.add_argument("--device", default="auto", help="torch device (%(default)s: a GPU where there is one)")
     parser.add_argument("--num_workers", type=int, default=default_workers(), help="processes (%(default)s)")
     args = parser.parse_args(argv)
 

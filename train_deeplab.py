@@ -47,9 +47,6 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
 
     wanted = Design(chosen.net, data_set.num_classes, chosen.width, chosen.blocks)
     model, design = build_initialised(wanted, chosen.init)
-    optimizer, scheduler = engine.poly_sgd(
-        model.parameter_groups(settings.lr, settings.weight_decay, settings.lr_head_factor), settings.iterations,
-        settings.momentum, settings.weight_decay, settings.lr_power, settings.lr_every)
     is_v2 = chosen.net == "deeplabv2_resnet101"
     crops = (DeepLabCrops if is_v2 else LabelledCrops)(
         ids, data_set.image_path, partial(label_path, folder), num_classes=data_set.num_classes,
@@ -59,8 +56,11 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
                   distributed.share(settings.batch_size, passes))
 
     trained = MultiScale(model, settings.loss_scales) if is_v2 else model
-    trained.to(compute.device).train()
     device.lay_out(trained, hardware.channels_last, hardware.compile)
+    trained.to(compute.device).train()
+    optimizer, scheduler = engine.poly_sgd(
+        model.parameter_groups(settings.lr, settings.weight_decay, settings.lr_head_factor), settings.iterations,
+        settings.momentum, settings.weight_decay, settings.lr_power, settings.lr_every)
     names = [f"scale {scale:g}" for scale in (1, *settings.loss_scales)] + ["maximum"] if is_v2 else []
     training = engine.Training(
         trained, optimizer, scheduler,

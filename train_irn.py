@@ -42,8 +42,8 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     model = IRN(build_backbone(backbone))
     require_radius(settings.radius, crop, model.stride)
     network.initialise_backbone(model.backbone, backbone, flags[Weights].weights)
-    model.to(compute.device).train()
     device.lay_out(model, hardware.channels_last, hardware.compile)
+    model.to(compute.device).train()
     optimizer, scheduler = engine.poly_sgd(
         model.parameter_groups(settings.lr, settings.lr * settings.lr_displacement_factor), order.total_steps,
         settings.momentum, settings.weight_decay)

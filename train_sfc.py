@@ -79,8 +79,8 @@ def build_model(flags: Flags, num_classes: int, place: torch.device) -> tuple[SF
     backbone, hardware = flags[BackboneChoice].backbone, flags[Hardware]
     model = network.build_sfc(flags[Network], backbone, num_classes, flags[SfcTraining].train_stem)
     frozen = network.initialise(model, backbone, flags[Weights].weights)
-    network.set_training_mode(model.to(place), frozen)
     device.lay_out(model.backbone, hardware.channels_last, hardware.compile)
+    network.set_training_mode(model.to(place), frozen)
     return model, frozen
 
 

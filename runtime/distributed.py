@@ -155,7 +155,7 @@ def count(mask: torch.Tensor) -> torch.Tensor:
     entries = mask.sum()
     if world() == 1:
         return entries
-    whole = total(torch.stack([entries, entries.new_tensor(len(mask))]).double())
+    whole = total(torch.stack([entries, entries.new_full((), len(mask))]).double())
     return (whole[0] * len(mask) / whole[1]).float()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from data.image_bank import ImageBank
-from data.loader import Order, TrainCrops, train_loader
+from data.loader import Order, TrainCrops, train_loader, upload
 from frame import engine, lists, network
 from frame.flags import Flags
 from frame.seed_health import SeedWatch, seed_health
@@ -119,13 +119,13 @@ def images_of_step(bank: ImageBank | None, drawn: int, order: Order, computed: t
     """
     *pixels, present = batch
     place = computed.device
-    images, boxes = (part.to(place, non_blocking=True) for part in pixels)
+    images, boxes = (upload(part, place) for part in pixels)
     if bank is None:
-        return images, boxes, present.to(place, non_blocking=True)
+        return images, boxes, upload(present, place)
     images, boxes, present = (distributed.gather_batch(part, order.batch_size) for part in (images, boxes, present))
     bank.update(images, boxes, present)
     added = bank.draw(drawn, torch.Generator().manual_seed(order.seed * 1_000_003 + step))
-    return [torch.cat(pair)[computed] for pair in zip((images, boxes, present.to(place, non_blocking=True)), added)]
+    return [torch.cat(pair)[computed] for pair in zip((images, boxes, upload(present, place)), added)]
 
 
 def losses(model: SFCNet, criterion: MSDWLoss, compute: device.Compute, part, _) -> dict[str, torch.Tensor]:

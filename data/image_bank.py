@@ -2,6 +2,8 @@
 
 import torch
 
+from data.loader import upload
+
 
 class ImageBank:
     """One slot a class, on the training device, as uint8 crops with their boxes and labels.
@@ -27,11 +29,10 @@ class ImageBank:
         position = torch.arange(1, len(labels) + 1)[:, None]
         last = (labels.bool() * position).amax(0) - 1                     # (C,), -1: class not in the batch
         classes = (last >= 0).nonzero().flatten()
-        source = last[classes].to(images.device)
-        slots = classes.to(images.device)
+        slots, source = upload(torch.stack([classes, last[classes]]), images.device)
         self.images[slots] = images[source]
         self.boxes[slots] = boxes[source]
-        self.labels[slots] = labels.to(images.device, torch.uint8)[source]
+        self.labels[slots] = upload(labels.to(torch.uint8)[last[classes]], images.device)
         self.filled[classes] = True
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -46,8 +47,8 @@ class ImageBank:
         return self.take(slots[torch.randint(max(len(slots), 1), (count,), generator=generator)])
 
     def take(self, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Images, boxes and labels of the given slots (n,) int64, on the device."""
-        slots = slots.to(self.images.device)
+        """Images, boxes and labels of the given slots (n,) int64, which are on the host, on the device."""
+        slots = upload(slots, self.images.device)
         return self.images[slots], self.boxes[slots], self.labels[slots]
 
     def state_dict(self) -> dict[str, torch.Tensor]:

@@ -224,6 +224,11 @@ def train_loader(dataset: Dataset, order: Order, first_step: int = 0, num_worker
                       pin_memory=pin_memory, worker_init_fn=follow_parent)
 
 
+def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the host on `device`, by a copy that the host does not wait for; pinned ones are not copied twice."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
 def image_loader(dataset: ScaledImages, batches: Iterable[list[int]], num_workers: int,
                  pin_memory: bool = False) -> DataLoader:
     """The given batches of `dataset`, in order. pin_memory: they go to a GPU."""

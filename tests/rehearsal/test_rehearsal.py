@@ -41,9 +41,6 @@ ONCE = {
     "train_sfc.py:log_cams": "pictures, every 100 steps",
 }
 IN_A_UNIT = {
-    "data/image_bank.py:update": 3,
-    "data/image_bank.py:take": 1,
-    "train_sfc.py:images_of_step": 1,                        # on several processes: what was gathered is not pinned
     "frame/engine.py:train_step": 1,                         # fp16: whether a gradient overflowed
     "frame/network.py:infer": 10,                            # two scales
     "net/irn.py:irn_loss": 1,

@@ -10,7 +10,8 @@ FIRST_STEP = 100                   # before, the classifier has learnt too littl
 
 @torch.no_grad()
 def seed_health(weight_cam: torch.Tensor, seeds: torch.Tensor, valid: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What the log says of the seeds of a batch, each a scalar.
+    """What the log says of the seeds of a batch, each a scalar: a mean over its images, so that passes and processes
+    add up to the same as one batch.
 
     weight_cam    (N, C+1, h, w) M_W, channel 0 the background
     seeds, valid  of the same shape: see net.prototype.argmax_seeds and net.sfc.valid_mask
@@ -19,15 +20,15 @@ def seed_health(weight_cam: torch.Tensor, seeds: torch.Tensor, valid: torch.Tens
     share = seeds[:, 1:].amax(1).sum((1, 2)) / shown.clamp(min=1)                           # (N,)
     present = classes.flatten(2).any(2)                                                     # (N, C)
     activation = weight_cam[:, 1:] * classes
-    pairs = present.sum().clamp(min=1)
+    num_classes = present.sum(1).clamp(min=1)                                               # (N,)
     return {
         "seeds/foreground": share.mean(),
         "seeds/images_with_few": (share < FEW).float().mean(),
         "seeds/images_nearly_full": (share > NEARLY_ALL).float().mean(),
-        "seeds/no_class_prototype": (present & ~seeds[:, 1:].flatten(2).any(2)).sum() / pairs,
+        "seeds/no_class_prototype": ((present & ~seeds[:, 1:].flatten(2).any(2)).sum(1) / num_classes).mean(),
         "seeds/no_background_prototype": (~seeds[:, 0].flatten(1).any(1)).float().mean(),
-        "seeds/mean_of_M_W": activation.sum() / classes.sum().clamp(min=1),
-        "seeds/maximum_of_M_W": activation.amax((2, 3)).sum() / pairs,
+        "seeds/mean_of_M_W": (activation.sum((1, 2, 3)) / classes.sum((1, 2, 3)).clamp(min=1)).mean(),
+        "seeds/maximum_of_M_W": (activation.amax((2, 3)).sum(1) / num_classes).mean(),
     }
 
 

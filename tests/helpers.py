@@ -1,10 +1,16 @@
 """What tests of several rooms share. Fixtures are in conftest.py."""
 
+import importlib
 import json
+import multiprocessing
+import os
+import sys
 from pathlib import Path
 
 import torch
 
+from frame.chain import STAGES
+from frame.stage import run_alone
 from parity.check import check_file
 from parity.report import Report
 
@@ -13,6 +19,28 @@ GOLDEN = Path(__file__).parent / "golden"
 TINY = ["--preset", "mini", "--crop_size", "64", "--resize_long", "48,80", "--epochs", "2", "--batch_size", "6",
         "--ibr_images", "2", "--scales", "1.0,0.5", "--irn_crop_size", "64", "--irn_batch_size", "6",
         "--irn_radius", "3", "--crf_iterations", "2", "--walk_exp", "3", "--num_workers", "0", "--device", "cpu"]
+
+
+# Commands in processes of their own are forked by a server that has imported them and done nothing else: after a
+# backward pass on a GPU, the process of the tests must not be forked.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.helpers", "run_sample", *STAGES])
+
+
+def start_script(name, arguments, output, environment=()):
+    """A process that runs a script of the top level with these arguments, its text at the end of the file `output`."""
+    process = PROCESSES.Process(target=_script, args=(name, [*map(str, arguments)], output, dict(environment)))
+    process.start()
+    return process
+
+
+def _script(name, arguments, output, environment):
+    # Open to the end of the process, which says why it ended.
+    sys.stdout = sys.stderr = open(output, "a", buffering=1)  # noqa: SIM115
+    os.environ |= {name: str(value) for name, value in environment.items()}
+    sys.argv = [f"{name}.py", *arguments]
+    module = importlib.import_module(name)
+    module.main() if name == "run_sample" else run_alone(module)
 
 
 def files_of(folder):

@@ -173,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(command, capsys, tmp_path):
 
 
 def test_too_little_disk_is_said_before_the_work(copy, command, capsys, monkeypatch):
-    monkeypatch.setattr("runtime.disk.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr("runtime.disk.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000, "total": 1e12}))
     refused(capsys, command("make_cam", "--work_dir", copy, "--overwrite"), "CAM records need about", "make room")
 
 

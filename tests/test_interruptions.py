@@ -4,7 +4,6 @@
 """
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -14,9 +13,8 @@ import time
 
 import pytest
 
-import run_sample
 from data.loader import follow_parent
-from tests.helpers import ROOT, TINY, files_of
+from tests.helpers import PROCESSES, ROOT, TINY, files_of, start_script
 
 KILLS = int(os.environ.get("SFC_KILLS", "20"))
 
@@ -25,33 +23,16 @@ def chain_flags(mini, folder) -> list[str]:
     return ["--voc12_root", str(mini), "--work_dir", str(folder), *TINY]
 
 
-def start(mini, folder, *flags) -> int:
-    """The chain in a child process that shares what is imported here; its pid."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            with open(folder.with_suffix(".out"), "a", buffering=1) as sys.stdout:
-                sys.stderr = sys.stdout
-                sys.argv = ["run_sample.py", *chain_flags(mini, folder), "--no-report", *flags]
-                run_sample.main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code
-        finally:
-            os._exit(status)
-    return pid
+def start(mini, folder, *flags):
+    """The chain in a process of its own."""
+    return start_script("run_sample", [*chain_flags(mini, folder), "--no-report", *flags],
+                        folder.with_suffix(".out"))
 
 
-def wait(pid, seconds) -> int | None:
+def wait(process, seconds) -> int | None:
     """Exit status, or None if it is still running after `seconds`."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    return None
+    process.join(seconds)
+    return process.exitcode
 
 
 def stage_under_way(folder) -> str:
@@ -68,11 +49,11 @@ def test_killed_at_random_moments(mini, finished, tmp_path):
         folder, runs = tmp_path / f"run{runs}", runs + 1
         status = None
         while status is None:
-            pid = start(mini, folder)
-            status = wait(pid, rng.uniform(0.05, 1.2) if kills < KILLS else 120)
+            chain = start(mini, folder)
+            status = wait(chain, rng.uniform(0.05, 1.2) if kills < KILLS else 120)
             if status is None:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+                chain.kill()
+                chain.join()
                 stage = stage_under_way(folder)
                 where[stage] = where.get(stage, 0) + 1
                 kills += 1
@@ -86,10 +67,10 @@ def test_killed_at_random_moments(mini, finished, tmp_path):
 def test_signals_save_and_say_how_to_go_on(mini, finished, tmp_path, signum, exit_status):
     folder = tmp_path / "run"
     for attempt in range(50):
-        pid = start(mini, folder)
-        if (status := wait(pid, 0.3 + 0.1 * attempt)) is None:     # some attempt gets to the end, even if busy
-            os.kill(pid, signum)
-            status = wait(pid, 60)
+        chain = start(mini, folder)
+        if (status := wait(chain, 0.3 + 0.1 * attempt)) is None:   # some attempt gets to the end, even if busy
+            os.kill(chain.pid, signum)
+            status = wait(chain, 60)
         if status == 0:
             break
         assert status == exit_status
@@ -100,19 +81,19 @@ def test_signals_save_and_say_how_to_go_on(mini, finished, tmp_path, signum, exi
 
 def test_a_second_run_on_one_work_directory_is_refused(mini, tmp_path):
     folder = tmp_path / "run"
-    pid = start(mini, folder)
+    chain = start(mini, folder)
     try:
         for _ in range(500):
             if (folder / "lock").exists() and (folder / "lock").read_text():
                 break
             time.sleep(0.01)
-        os.kill(pid, signal.SIGSTOP)                              # keep it under way while the second one starts
+        os.kill(chain.pid, signal.SIGSTOP)                        # keep it under way while the second one starts
         second = subprocess.run([sys.executable, "run_sample.py", *chain_flags(mini, folder)], cwd=ROOT,
                                 capture_output=True, text=True, check=False)
-        assert second.returncode == 2 and f"in use by process {pid} on " in second.stderr
+        assert second.returncode == 2 and f"in use by process {chain.pid} on " in second.stderr
     finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        chain.kill()
+        chain.join()
 
 
 def test_a_full_disk_is_said(mini, tmp_path, command, monkeypatch, capsys):
@@ -142,9 +123,8 @@ def wait_in_worker(ready):
 
 def test_a_worker_is_out_of_the_launchers_reach_but_not_of_its_parents():
     """Of a signal to the whole process group it hears nothing; multiprocessing, which would wait for it, ends it."""
-    context = multiprocessing.get_context("fork")
-    ready = context.Event()
-    worker = context.Process(target=wait_in_worker, args=(ready,), daemon=True)
+    ready = PROCESSES.Event()
+    worker = PROCESSES.Process(target=wait_in_worker, args=(ready,), daemon=True)
     worker.start()
     assert ready.wait(30)
     assert os.getpgid(worker.pid) != os.getpgid(0)

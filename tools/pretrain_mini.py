@@ -44,7 +44,7 @@ def sample(index: int, size: int, seed: int) -> tuple[np.ndarray, list[int]]:
 def make_samples(num_images: int, size: int, seed: int, workers: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Images (N, 3, size, size) uint8 and factors (N, 4) int64."""
     draw = functools.partial(sample, size=size, seed=seed)
-    with multiprocessing.Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    with multiprocessing.get_context("forkserver").Pool(workers, cv2.setNumThreads, (1,)) as pool:
         drawn = list(tqdm(pool.imap(draw, range(num_images), chunksize=32), total=num_images, desc="render"))
     images = torch.from_numpy(np.stack([image for image, _ in drawn])).permute(0, 3, 1, 2).contiguous()
     return images, torch.tensor([factors for _, factors in drawn])

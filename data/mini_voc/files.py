@@ -126,7 +126,7 @@ def _write_images(root: Path, labels: dict[str, list[list[int]]], size: int, see
                 write(job)
                 bar.update()
             return
-        with multiprocessing.Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        with multiprocessing.get_context("forkserver").Pool(workers, cv2.setNumThreads, (1,)) as pool:
             for _ in pool.imap_unordered(write, jobs, chunksize=8):
                 bar.update()
 

@@ -1,8 +1,6 @@
 """Several processes of one run (gloo on the CPU), and the flags for small and large machines."""
 
-import importlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -16,65 +14,40 @@ import torch.distributed as dist
 
 from data.sample import read_list
 from frame import engine
-from frame.stage import run_alone
 from net.pcm import pixel_correlation
 from net.prototype import cosine_cam, masked_average
 from refine.fusion import read_final_cam
 from runtime import distributed
-from tests.helpers import ROOT, TINY, files_of, losses_of, scores_of, weights_of
+from tests.helpers import ROOT, TINY, files_of, losses_of, scores_of, start_script, weights_of
 
 # 7 images and 2 of the bank: neither the batch nor what is computed can be divided by 2.
 ODD = ["--batch_size", "7"]
 
 
 class Processes:
-    """A stage on several processes, started as torchrun does but forked, so that they need not import torch again."""
+    """A stage on several processes, started as torchrun does but for the imports, see tests.helpers.start_script."""
 
     def __init__(self, world, root, folder, stage, *flags):
         self.store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         self.outputs = [folder.with_name(f"{folder.name}_rank{rank}.txt") for rank in range(world)]
-        self.statuses = {}
         arguments = ["--voc12_root", root, "--work_dir", folder, *TINY, *flags]
         environment = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1",
                        "MASTER_PORT": self.store.port, "TORCHELASTIC_USE_AGENT_STORE": True,
                        "TORCHELASTIC_RESTART_COUNT": 0}
-        self.pids = [self._start(stage, arguments, environment | {"RANK": rank, "LOCAL_RANK": rank})
-                     for rank in range(world)]
-
-    def _start(self, stage, arguments, environment) -> int:
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                # Open to the end of the process, which says why it ended.
-                sys.stdout = sys.stderr = open(self.outputs[environment["RANK"]], "w", buffering=1)  # noqa: SIM115
-                os.environ |= {name: str(value) for name, value in environment.items()}
-                sys.argv = [f"{stage}.py", *map(str, arguments)]
-                run_alone(importlib.import_module(stage))
-                status = 0
-            except SystemExit as stop:
-                status = stop.code
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
-            finally:
-                os._exit(status)
-        return pid
+        self.processes = [start_script(stage, arguments, self.outputs[rank],
+                                       environment | {"RANK": rank, "LOCAL_RANK": rank}) for rank in range(world)]
 
     def wait(self, seconds=120) -> list[int]:
         """Exit statuses by rank. Raises TimeoutError when a process is still there after `seconds`."""
         end = time.monotonic() + seconds
-        while len(self.statuses) < len(self.pids):
-            for pid in set(self.pids) - self.statuses.keys():
-                done, status = os.waitpid(pid, os.WNOHANG)
-                if done:
-                    self.statuses[pid] = os.waitstatus_to_exitcode(status)
-            if time.monotonic() > end:
-                for pid in set(self.pids) - self.statuses.keys():
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
-                raise TimeoutError(self.text())
-            time.sleep(0.01)
-        return [self.statuses[pid] for pid in self.pids]
+        for process in self.processes:
+            process.join(max(0.0, end - time.monotonic()))
+        statuses = [process.exitcode for process in self.processes]
+        if None in statuses:
+            for process in self.processes:
+                process.kill()
+            raise TimeoutError(self.text())
+        return statuses
 
     def text(self) -> str:
         return "".join(path.read_text() for path in self.outputs if path.exists())
@@ -152,7 +125,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(on_two, mini, odd_li
         run = Processes(2, mini, folder, "train_sfc", "--train_list", odd_list, *ODD)
         if not stopped:
             run.wait_for(folder / "tensorboard/train_sfc")                 # training is under way
-            os.kill(run.pids[1], signal.SIGTERM)
+            run.processes[1].terminate()
         statuses = run.wait()
         if statuses != [0, 0]:
             assert statuses == [143, 143], run.text()
@@ -166,7 +139,7 @@ def test_a_killed_process_ends_the_other(mini, tmp_path):
     folder = tmp_path / "run"
     run = Processes(2, mini, folder, "train_sfc", "--epochs", "1000")
     run.wait_for(folder / "tensorboard/train_sfc")
-    os.kill(run.pids[1], signal.SIGKILL)
+    run.processes[1].kill()
     assert run.wait(60) == [1, -signal.SIGKILL]
     assert run.text().count("error: another process of this run ended") == 1 and "Traceback" not in run.text()
 

@@ -52,7 +52,7 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     with torch.no_grad(), ThreadPoolExecutor(2) as writers, bar:
         pending: list[Future] = []
         for indices, scaled, size in loader:
-            maps = [network.infer(model, compute, images, labels[indices], settings.mask_cam) for images in scaled]
+            maps = network.infer(model, compute, scaled, labels[indices], settings.mask_cam)
             for row, index in enumerate(indices):
                 of_image = [(output.weight_cam[row], output.prototype_cam[row]) for output in maps]
                 record, path = present_maps(of_image, labels[index], size), record_path(folder, ids[index])

@@ -1,10 +1,12 @@
 """Building the CAM network and IRN from settings, with their initial weights or those of a checkpoint."""
 
+from itertools import islice
 from pathlib import Path
 
 import torch
 import torch.nn as nn
 
+from data.loader import upload
 from data.sample import InputError
 from frame import weights
 from frame.settings.cams import Network
@@ -55,13 +57,20 @@ def load_sfc(network: Network, backbone: str, num_classes: int, path: str | Path
     return model
 
 
-def infer(model: SFCNet, compute: Compute, images: torch.Tensor, labels: torch.Tensor,
-          mask_cam: bool = False) -> SFCOutput:
-    """`SFCNet.infer` of uint8 images (N, 3, H, W) of one scale and their labels (N, C); its maps on the host."""
-    images, labels = images.to(compute.device, non_blocking=True), labels.to(compute.device)
+def infer(model: SFCNet, compute: Compute, scaled: list[torch.Tensor], labels: torch.Tensor,
+          mask_cam: bool = False) -> list[SFCOutput]:
+    """`SFCNet.infer` of uint8 images (N, 3, H_s, W_s) of each scale and their labels (N, C); its outputs on the host.
+
+    All scales come back in one copy: for each the host waits, and queues nothing meanwhile.
+    """
+    labels = upload(labels, compute.device)
     with compute.precision:
-        output = model.infer(model.backbone.prepare(images), labels, mask_cam)
-    return SFCOutput(*(part.cpu() for part in output))
+        outputs = [model.infer(model.backbone.prepare(upload(images, compute.device)), labels, mask_cam)
+                   for images in scaled]
+    parts = [part for output in outputs for part in output]
+    pieces = torch.cat([part.flatten() for part in parts]).cpu().split([part.numel() for part in parts])
+    on_host = iter([piece.view(part.shape) for piece, part in zip(pieces, parts)])
+    return [SFCOutput(*islice(on_host, len(output))) for output in outputs]
 
 
 def load_irn(backbone: str, path: str | Path) -> IRN:

@@ -63,9 +63,9 @@ def final_cam_miou(model: SFCNet, compute: Compute, data_set, ids: list[str], nu
     batches = lazy_shard(same_size_batches(ids, data_set.image_path, BATCH))
     loader = image_loader(ScaledImages(ids, data_set.image_path), batches, num_workers, compute.device.type == "cuda")
     confusion = ConfusionMatrix(data_set.num_classes + 1)
-    for indices, (images,), size in loader:
+    for indices, scaled, size in loader:
         present = labels[indices]
-        output = infer(model, compute, images, present)
+        output, = infer(model, compute, scaled, present)
         for index, label, *maps in zip(indices, present, output.weight_cam, output.prototype_cam):
             record = present_maps([tuple(maps)], label, size)
             cam = final_cam(*full_size_cams(record, offset=None))

@@ -118,16 +118,16 @@ class Predictor:
     @torch.no_grad()
     def scores(self, image: np.ndarray) -> np.ndarray:
         """(C,) float32 probability of each class at scale 1, averaged over mirror images before the sigmoid."""
-        pixels, = scaled_tensors([image], (1.0,))
-        score = network.infer(self.sfc, self.compute, pixels, torch.ones(1, len(self.class_names))).score
-        return score[0].sigmoid().numpy()
+        output, = network.infer(self.sfc, self.compute, scaled_tensors([image], (1.0,)),
+                                torch.ones(1, len(self.class_names)))
+        return output.score[0].sigmoid().numpy()
 
     @torch.no_grad()
     def record(self, image: np.ndarray, present: np.ndarray) -> CamRecord:
         """CAMs of an image (H, W, 3) at all scales of the run. present: (C,) 0/1."""
         settings, label = self.flags[Inference], torch.from_numpy(present)
-        outputs = [network.infer(self.sfc, self.compute, pixels, label[None], settings.mask_cam)
-                   for pixels in scaled_tensors([image], settings.scales)]
+        outputs = network.infer(self.sfc, self.compute, scaled_tensors([image], settings.scales), label[None],
+                                settings.mask_cam)
         return present_maps([(output.weight_cam[0], output.prototype_cam[0]) for output in outputs], label,
                             image.shape[:2])
 

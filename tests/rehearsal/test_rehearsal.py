@@ -42,7 +42,7 @@ ONCE = {
 }
 IN_A_UNIT = {
     "frame/engine.py:train_step": 1,                         # fp16: whether a gradient overflowed
-    "frame/network.py:infer": 10,                            # two scales
+    "frame/network.py:infer": 1,
     "net/irn.py:irn_loss": 1,
     "train_irn.py:set_mean_displacement": 2,
     "make_sem_seg_labels.py:predict_edges": 2,

@@ -64,7 +64,7 @@ def default_workers() -> int:
 def small_shared_memory(workers: int) -> str:
     """Why `workers` loader processes may die of a bus error, as in a container with Docker's 64 MB; "" if they fit.
 
-    Batches wait in /dev/shm: with 16 workers about 1.1 GB of CAM inference at four scales, counted from their shapes.
+    Batches wait in /dev/shm: with 16 workers about 1.1 GB of CAM inference at four scales.
     """
     path = Path("/dev/shm")
     size = shutil.disk_usage(path).total if path.exists() else math.inf

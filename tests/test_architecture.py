@@ -22,7 +22,6 @@ BELOW["predict"] = set(BELOW)
 BELOW["check"] = set(BELOW)
 BELOW["paper"] = BELOW["parity"] = set(BELOW)
 BELOW["tools"] = BELOW["benchmarks"] = set(BELOW) | STAGES
-STAGE_MAY_IMPORT = {"report", *BELOW["report"]}
 OURS = set(BELOW) | STAGES | {"run_sample", "hubconf", "tests"}
 
 LARGEST_ROOM = 0.20                # of the lines of all rooms and stage scripts

@@ -1,4 +1,5 @@
 # make sample   the whole chain on the bundled data set, on the CPU
+# make photos VOC=FOLDER [FLAGS='--labels FILE.csv']   the chain on photographs, on the CPU (docs/YOUR_DATA.md)
 # make test     all tests
 # make lint     ruff and mypy, with the settings of pyproject.toml
 # make bench    each stage's inner work beside a plain reading of the equations
@@ -6,7 +7,7 @@ PYTHON ?= python3
 # Idle threads of a CPU run sleep instead of spinning: loader processes need the cores.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: sample test lint bench clean
+.PHONY: sample photos need-folder test lint bench clean
 
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check
 
@@ -29,6 +30,12 @@ sample: .venv/installed
 	.venv/bin/python -m data.mini_voc runs/mini_voc
 	awk 'NR % 4 == 1' runs/mini_voc/ImageSets/Segmentation/train.txt > runs/mini_voc/quarter.txt
 	.venv/bin/python run_sample.py --voc12_root runs/mini_voc --preset mini --device cpu --work_dir runs/mini $(QUARTER)
+
+need-folder:
+	@test -n "$(VOC)" || { echo "make photos VOC=FOLDER: photographs in the layout of docs/YOUR_DATA.md"; exit 2; }
+
+photos: need-folder .venv/installed-dev
+	.venv/bin/python run_sample.py --voc12_root "$(VOC)" --preset lite --work_dir runs/photos $(FLAGS)
 
 test: .venv/installed-dev
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests

@@ -24,7 +24,8 @@ TINY = ["--preset", "mini", "--crop_size", "64", "--resize_long", "48,80", "--ep
 # Commands in processes of their own are forked by a server that has imported them and done nothing else: after a
 # backward pass on a GPU, the process of the tests must not be forked.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.helpers", "run_sample", *STAGES])
+LOADED_LATE = ["torch.utils.tensorboard", "torch._dynamo", "pydensecrf.densecrf", "scipy.sparse"]    # by the stages
+PROCESSES.set_forkserver_preload(["tests.helpers", "run_sample", *STAGES, *LOADED_LATE])
 
 
 def start_script(name, arguments, output, environment=()):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from data.cam_store import record_path
-from data.loader import ScaledImages, image_loader
+from data.loader import ScaledImages, image_loader, upload
 from data.sample import image_size, label_path, read_image, read_mask, write_mask
 from frame import lists, network
 from frame.flags import Flags
@@ -84,7 +84,7 @@ def predict_edges(model: IRN, ids: list[str], data_set, pad_to: int, place: torc
     loader = image_loader(ScaledImages(ids, data_set.image_path), [[i] for i in range(len(ids))], min(1, num_workers),
                           place.type == "cuda")
     for (index,), (image,), _ in loader:
-        pixels = model.backbone.prepare(image.to(place))[0]
+        pixels = model.backbone.prepare(upload(image, place))[0]
         yield ids[index], model.predict_edge(pixels, pad_to).cpu().numpy()
 
 

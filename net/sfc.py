@@ -1,5 +1,6 @@
 """SFCNet: backbone, classifier, PCM and side projections, and the two CAMs they give (Eq. 2-4)."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -198,6 +199,7 @@ def unit_length_on_grid(side: nn.Module, feature: torch.Tensor, grid: torch.Size
     return F.interpolate(out, grid, mode="bilinear", align_corners=False)
 
 
+@lru_cache(maxsize=256)
 def bilinear_taps(length: int, cells: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Where bilinear resizing (corners not aligned) of `length` pixels to `cells` reads.
 

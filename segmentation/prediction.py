@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from data.loader import ScaledImages, image_loader
+from data.loader import ScaledImages, image_loader, upload
 from data.sample import InputError
 from data.transforms import wrapped_bgr
 from frame.settings.segmentation import OWN_TEST, SegTest, with_own_values
@@ -80,7 +80,7 @@ class Trained:
         mirrors = (False, True) if self.test.test_flip else (False,)
         total = 0
         for image in images:
-            pixels = self.prepare(image.to(self.device))
+            pixels = self.prepare(upload(image, self.device))
             for mirrored in mirrors:
                 logits = self.model(pixels.flip(3)).flip(3) if mirrored else self.model(pixels)
                 # Corners aligned as the network itself up-samples: in SEAM's, not in deeplab-pytorch.

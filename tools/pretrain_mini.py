@@ -55,7 +55,7 @@ class FactorNet(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.backbone = MiniResNet(train_stem=True)
+        self.backbone = MiniResNet()
         self.heads = nn.ModuleList(nn.Linear(self.backbone.widths[-1], count) for count in FACTORS.values())
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(getattr(self.backbone, name)).view(3, 1, 1))

@@ -92,6 +92,7 @@ def test_gradients_stop_where_the_method_says():
     assert all(p.grad is None for p in net.backbone.parameters())
     net(image, box, torch.ones(2, 3)).weight_cam.sum().backward()
     trained = {name for name, p in net.backbone.named_parameters() if p.grad is not None}
+    assert trained == {name for name, p in net.backbone.named_parameters() if p.requires_grad}    # what is exchanged
     assert trained and all(name.startswith(("layer3", "layer4")) for name in trained)
     open_net = SFCNet(build_backbone("mini", train_stem=True), 3)
     open_net(image, box, torch.ones(2, 3)).weight_cam.sum().backward()

@@ -30,7 +30,7 @@ class Colours(Backbone):
     widths, stem_width, stride, mean, std = (3, 3, 3, 3), 3, 1, (0, 0, 0), (1, 1, 1)
 
     def __init__(self):
-        super().__init__(train_stem=True)
+        super().__init__()
         self.stem = self.stage1 = self.stage2 = self.stage3 = self.stage4 = torch.nn.Identity()
 
 

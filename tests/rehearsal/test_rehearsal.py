@@ -33,6 +33,7 @@ ONCE = {
     "train_deeplab.py:run": "the weights",
     "segmentation/prediction.py:__init__": "the weights",
     "net/labels.py:nearest_index": "kept by size",
+    "net/irn.py:as_map": "kept by radius",
     "frame/engine.py:_look": "the losses, every 10 steps",
     "frame/engine.py:_save": "a checkpoint",
     "data/sample.py:write_atomically": "a checkpoint",
@@ -43,10 +44,7 @@ ONCE = {
 IN_A_UNIT = {
     "frame/engine.py:train_step": 1,                         # fp16: whether a gradient overflowed
     "frame/network.py:infer": 1,
-    "net/irn.py:irn_loss": 1,
-    "train_irn.py:set_mean_displacement": 2,
-    "make_sem_seg_labels.py:predict_edges": 2,
-    "segmentation/prediction.py:class_probabilities": 1,
+    "make_sem_seg_labels.py:predict_edges": 1,
     "segmentation/prediction.py:predict": 2,
 }
 
@@ -88,3 +86,9 @@ def test_every_place_is_one_where_it_waits(rehearsed):
     """Lines of the lists above that nothing needs any more go."""
     seen = {place for run in rehearsed.values() for unit in run["units"] for place in unit["waits"]}
     assert sorted({*ONCE, *IN_A_UNIT} - seen) == []
+
+
+@pytest.mark.parametrize("name", ["one of two processes", "IRN, one of two processes"])
+def test_processes_exchange_only_what_trains(rehearsed, name):
+    exchanged = rehearsed[name]["exchanged"]
+    assert 0 < exchanged["exchanged"] < exchanged["parameters"]

@@ -2,12 +2,13 @@
 # make photos VOC=FOLDER [FLAGS='--labels FILE.csv']   the chain on photographs, on the CPU (docs/YOUR_DATA.md)
 # make test     all tests
 # make lint     ruff and mypy, with the settings of pyproject.toml
+# make gpu      tests, benchmarks and every stage on a GPU, in one go
 # make bench    each stage's inner work beside a plain reading of the equations
 PYTHON ?= python3
 # Idle threads of a CPU run sleep instead of spinning: loader processes need the cores.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: sample photos need-folder test lint bench clean
+.PHONY: sample photos need-folder test lint bench gpu clean
 
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check
 
@@ -43,6 +44,9 @@ test: .venv/installed-dev
 lint: .venv/installed-dev
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+
+gpu: .venv/installed-dev
+	.venv/bin/python -m benchmarks.gpu
 
 bench: .venv/installed-dev
 	.venv/bin/python -m benchmarks

@@ -33,7 +33,7 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     compute = device.prepare(flags[Run].device, hardware.amp)
     checkpoint = settings.checkpoint or work_dir.require(flags[Selection].result, "train_sfc")
     model = network.load_sfc(flags[Network], flags[BackboneChoice].backbone, data_set.num_classes, checkpoint)
-    device.lay_out(model.backbone, hardware.channels_last, hardware.compile)
+    device.lay_out(model.backbone, hardware.channels_last, hardware.compile, sizes_vary=True)
     model.to(compute.device).eval()
     labels = torch.from_numpy(data_set.image_labels(ids))
     folder = work_dir / "cam"

@@ -79,7 +79,7 @@ def build_model(flags: Flags, num_classes: int, place: torch.device) -> tuple[SF
     backbone, hardware = flags[BackboneChoice].backbone, flags[Hardware]
     model = network.build_sfc(flags[Network], backbone, num_classes, flags[SfcTraining].train_stem)
     frozen = network.initialise(model, backbone, flags[Weights].weights)
-    device.lay_out(model.backbone, hardware.channels_last, hardware.compile)
+    device.lay_out(model, hardware.channels_last, hardware.compile)
     network.set_training_mode(model.to(place), frozen)
     return model, frozen
 
@@ -159,7 +159,7 @@ def log_cams(model: SFCNet, frozen: bool, crops: list[torch.Tensor], place: torc
     """CAM pictures of a few fixed crops for TensorBoard."""
     images, boxes, labels = (part.to(place) for part in crops)
     model.eval()
-    output = model(model.backbone.prepare(images, boxes), boxes, labels)
+    output = model.forward(model.backbone.prepare(images, boxes), boxes, labels)      # --compile: no graph for 4 crops
     network.set_training_mode(model, frozen)
     for name, cam in (("weight_cam", output.weight_cam), ("prototype_cam", output.prototype_cam)):
         writer.add_image(name, cam_sheet(images.cpu(), cam.cpu(), labels.cpu()), step)

@@ -121,9 +121,13 @@ class GpuUse:
         return {"hardware": torch.cuda.get_device_name(), "gpu_mb": round(torch.cuda.max_memory_allocated() / 1e6)}
 
 
-def lay_out(module: nn.Module, channels_last: bool, compiled: bool) -> None:
-    """Memory layout and torch.compile; `module` is one that is called, not only its parts."""
+def lay_out(module: nn.Module, channels_last: bool, compiled: bool, sizes_vary: bool = False) -> None:
+    """Memory layout and torch.compile.
+
+    module      one that is called, not only its parts
+    sizes_vary  images of many sizes share a graph; else there is one for each of the few sizes, and it is faster
+    """
     if channels_last:
         module.to(memory_format=torch.channels_last)
     if compiled:
-        module.compile()
+        module.compile(dynamic=None if sizes_vary else False)

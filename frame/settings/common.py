@@ -80,7 +80,7 @@ class Hardware(Group, title="precision and memory layout (all off: their gain on
     amp: str = option("off", "networks compute in bfloat16 or float16 (a GPU, scaled loss); weights, losses, PCM and "
                       "prototypes stay in float32", choices=AMP_TYPES)
     channels_last: bool = option(False, "networks keep the channels of a pixel together in memory")
-    compile: bool = option(False, "torch.compile for the networks")
+    compile: bool = option(False, "torch.compile for the networks; the first step then takes minutes")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from unittest import mock
 import torch
 from torch.utils.data import DataLoader
 
+from benchmarks.gpu import random_weights
 from data.sample import read_list
 from frame.stage import run_alone
 from tests.helpers import TINY
@@ -47,8 +48,8 @@ class Rehearsal(NamedTuple):
 SMALL = [*TINY, "--epochs", "1", "--batch_size", "2", "--irn_batch_size", "2", "--cam_batch_size", "2",
          "--seg_width", "4", "--seg_crop_size", "33", "--seg_batch_size", "2", "--seg_iterations", "2",
          "--seg_crf_iterations", "1"]
-REAL = ["--weights", "none", "--epochs", "1", "--num_workers", "0", "--seg_init", "none", "--seg_iterations", "3",
-        "--crf_iterations", "1", "--seg_crf_iterations", "1"]
+REAL = ["--epochs", "1", "--num_workers", "0", "--seg_iterations", "3", "--crf_iterations", "1",
+        "--seg_crf_iterations", "1"]
 CHAIN = {name: Rehearsal(name) for name in ("train_sfc", "make_cam", "cam_to_ir_label", "train_irn",
                                             "make_sem_seg_labels", "train_deeplab", "eval_deeplab")}
 VARIANTS = {
@@ -58,6 +59,11 @@ VARIANTS = {
     "resumed": Rehearsal("train_sfc", "stopped"),
     "one of two processes": Rehearsal("train_sfc", "processes", ("--grad_accum", "2"), processes=2),
     "IRN, one of two processes": Rehearsal("train_irn", "chain", ("--overwrite", "--amp", "bf16"), processes=2),
+}
+
+REAL_VARIANTS = {
+    "train_sfc, bf16": Rehearsal("train_sfc", "bf16", ("--amp", "bf16")),
+    "train_deeplab, one pass": Rehearsal("train_deeplab", "chain", ("--overwrite", "--grad_accum", "1")),
 }
 
 
@@ -119,9 +125,11 @@ def main() -> None:
     some = chosen.folder / "some.txt"
     some.write_text("\n".join(ids if chosen.real else ids[:4]))
     flags = ["--voc12_root", chosen.data_set, *(REAL if chosen.real else SMALL), "--device", "cuda"]
+    if chosen.real:
+        flags += random_weights(chosen.folder)
     for option in ("--train_list", "--infer_list", "--seg_eval_list"):
         flags += [option, str(some)]
-    for name, run in (CHAIN if chosen.real else CHAIN | VARIANTS).items():
+    for name, run in (CHAIN | (REAL_VARIANTS if chosen.real else VARIANTS)).items():
         if chosen.only in (None, name):
             done = rehearse(name, run, [*flags, "--work_dir", str(chosen.folder / run.work_dir)])
             print(json.dumps(done), flush=True)

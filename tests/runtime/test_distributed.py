@@ -302,7 +302,8 @@ def test_a_scaled_loss_gives_the_same_step_and_its_scale_is_kept(tmp_path):
 
 @pytest.mark.parametrize("flag", ["--channels_last", "--compile"])
 def test_memory_layout_and_compilation_change_rounding_alone(command, monkeypatch, tmp_path, flag):
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))       # the tests need no compiler
+    # The tests need no compiler; what would cut a network into several graphs is an error.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
     stages = ["--stages", "train_sfc,make_cam,cam_to_ir_label,train_irn", "--no-report", "--epochs", "1"]
     for folder, flags in (("off", []), ("on", [flag])):
         assert command("run_sample", "--work_dir", tmp_path / folder, *stages, *flags) == 0

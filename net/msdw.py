@@ -22,14 +22,16 @@ def distribution_coefficient(class_counts: torch.Tensor, added: float, scale: st
     added         N, see bank_samples
     scale         "mean": divided by its mean over classes (release), so that foreground and background
                   losses are of one size; "total_demand": times C / sum of all demands (Eq. 6 to the letter)
-    Returns       (C,) float32. Equal counts have no demand anywhere: all ones.
+    Returns       (C,) float32. Equal counts have no demand anywhere: all ones. A class of which nothing is ever seen,
+                  n_c + N = 0, has 0 and no share in the mean.
     """
     n = class_counts.double()
     demand = (n[:, None] - n[None, :]).abs().sum(1)
     if demand.sum() == 0:
         return torch.ones_like(n).float()
-    per_sample = demand / (n + added)
-    factor = 1 / per_sample.mean() if scale == "mean" else len(n) / demand.sum()
+    samples = n + added
+    per_sample = torch.where(samples > 0, demand / samples, 0)
+    factor = 1 / per_sample[samples > 0].mean() if scale == "mean" else len(n) / demand.sum()
     return (factor * per_sample).float()
 
 

@@ -30,7 +30,7 @@ def test_equal_and_empty_classes():
     assert distribution_coefficient(torch.tensor([7, 7, 7]), 3.0).tolist() == [1, 1, 1]
     dc = distribution_coefficient(torch.tensor([0, 10, 10]), 4.0)
     assert dc.isfinite().all() and dc[0] > dc[1]
-    # Without the bank nothing of an empty class is ever seen: demands 6, 4, 6, and the mean of 4 / 2 and 6 / 4 is 7 / 4.
+    # Without the bank nothing of an empty class is seen: demands 6, 4, 6, and the mean of 4 / 2 and 6 / 4 is 7 / 4.
     assert distribution_coefficient(torch.tensor([0, 2, 4]), 0.0).tolist() == pytest.approx([0, 8 / 7, 6 / 7])
 
 

@@ -98,6 +98,10 @@ def test_large_images_are_computed_at_the_size_of_the_runs_own(predictor):
     assert predictor.evidence(noise(9, 20)).image.shape == (9, 20, 3)
 
 
+def test_each_class_has_a_probability_of_its_own(predictor):
+    assert abs(predictor.scores(noise(64, 64)).sum() - 1) > 0.01
+
+
 def test_transparent_pixels_are_white(tmp_path):
     Image.new("RGBA", (2, 1), (10, 20, 30, 0)).save(tmp_path / "a.png")
     assert read_photo(tmp_path / "a.png").tolist() == [[[255] * 3] * 2]

@@ -6,6 +6,7 @@ import torch
 
 from data.cam_store import CamRecord
 from frame.settings.segmentation import OWN_TEST, SegTest, with_own_values
+from predict.folder import heat_maps
 from predict.masks import LABEL_CRF, SEGMENTATION, WALK, Recipe, masks_of
 from predict.predictor import Evidence
 from refine.crf import CRF
@@ -71,3 +72,14 @@ def test_the_segmentation_network_has_the_last_word(evidence, crf):
     assert list(masks) == [LABEL_CRF, WALK, SEGMENTATION] and halves(masks[SEGMENTATION]) == [[2], [4]]
     alone = masks_of(Evidence(evidence.image, prediction=prediction), RECIPE._replace(test=test))
     assert list(alone) == [SEGMENTATION]
+
+
+def test_heat_maps_are_of_their_class(evidence):
+    classes = ("a", "b", "third", "d", "fifth")
+    grey = np.full((2 * SIDE, 2 * SIDE, 3), 128, np.uint8)                      # of the photograph, which is larger
+    maps = heat_maps(grey, classes, RECIPE, evidence)
+    assert list(maps) == ["third", "fifth"] and {picture.shape for picture in maps.values()} == {grey.shape}
+    red = {name: picture[..., 0].astype(float) - picture[..., 2] for name, picture in maps.items()}
+    for name, (hot, cold) in {"third": (LEFT, RIGHT), "fifth": (RIGHT, LEFT)}.items():
+        columns = red[name].mean(0).reshape(SIDE, 2).mean(1)
+        assert columns[hot].mean() > columns[cold].mean() + 20

@@ -84,6 +84,7 @@ def test_every_kind_of_file(finished, photos, tmp_path, caplog):
     told = json.loads((tmp_path / "out/scores.json").read_text())
     for name, entry in told.items():
         assert entry["classes"] == [c for c in entry["classes"] if entry["scores"][c] >= 0.5]
+        assert list(entry["scores"].values()) == sorted(entry["scores"].values(), reverse=True)
         assert len(list((tmp_path / "out/heat").glob(f"{name}_*.jpg"))) == len(entry["classes"])
     assert told.keys() == sizes.keys() and list((tmp_path / "out").rglob("*.tmp")) == []
     assert [record.getMessage().split(": ")[1].rsplit("/", 1)[1] for record in caplog.records
@@ -120,6 +121,16 @@ def test_labels_and_threshold_choose_the_classes(finished, predictor, photos, tm
     assert classes_of("--threshold", "1") == []
     for kind in ("label_crf", "walk"):
         assert np.asarray(Image.open(tmp_path / f"out/{kind}/a.png")).max() == 0
+
+
+def test_masks_made_larger_again_hold_no_other_class(finished, predictor, photos, tmp_path):
+    picture = np.zeros((256, 256, 3), np.uint8)
+    picture[64:192, 64:192] = 255
+    Image.fromarray(picture).save(photos / "a.png")
+    names = [predictor.class_names[index] for index in (1, 3)]
+    assert run(finished, photos, tmp_path / "out", "--labels", ",".join(names)) == 0
+    shown = np.unique(np.asarray(Image.open(tmp_path / "out/label_crf/a.png")))
+    assert len(shown) > 1 and set(shown) <= {0, 2, 4}
 
 
 def test_cams_from_python(predictor):

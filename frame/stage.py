@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from data.sample import InputError
 from frame.chain import UPSTREAM
 from frame.data_sets import DataSet, open_data_set
 from frame.flags import Flags, Group, build_parser, parse
@@ -62,7 +63,11 @@ def run_stage(stage: Stage, flags: Flags, force: bool = False) -> dict[str, Any]
         log.warning(problem)
     seed_everything(flags[Run].seed)
     start, gpu = time.perf_counter(), GpuUse()
-    metrics = stage.run(flags, work_dir, data_set, ids)
+    try:
+        metrics = stage.run(flags, work_dir, data_set, ids)
+    except InputError:                                       # as of a wrong --weights beside --overwrite
+        work_dir.take_back(name, stage.OUTPUTS)
+        raise
     if "split" in metrics and read_best_checkpoint(work_dir, name):
         metrics["split"] += f", {SAID}"
     work_dir.finish(name, metrics, time.perf_counter() - start, gpu.facts())

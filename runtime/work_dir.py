@@ -25,6 +25,7 @@ from runtime.device import CPU, hardware
 from runtime.disk import require_space
 
 log = logging.getLogger("sfc")
+ENTRIES = "entries.json"                       # of replaced results: what config.json and metrics.json said of them
 RESULT = logging.INFO + 5                      # level of scores, which --quiet still shows, as it does warnings
 
 
@@ -121,7 +122,8 @@ class WorkDir:
         outputs    the files and folders of its result in the work directory
         overwrite  outputs of another configuration may be replaced
         force      outputs are replaced in any case
-        Returns "new", "resume" (begun before with the same settings) or "complete".
+        Returns "new", "resume" (begun before with the same settings) or "complete". Replaced outputs go when the stage
+        is finished.
         Raises InputError when the outputs there belong to other settings, saying which.
         """
         return distributed.from_main(lambda: self._begin(stage, settings, upstream, outputs, overwrite, force))
@@ -143,18 +145,56 @@ class WorkDir:
             if not differences and not force:
                 whole = found["complete"] and (not outputs or any((self.path / name).exists() for name in outputs))
                 self._remove_torn_files(outputs)
+                if whole:
+                    _remove(self._aside(stage))
                 return "complete" if whole else "resume"
             if differences:
                 log.info("%s: done again, because of %s", stage, "; ".join(differences))
-        # Killed while old results are being removed, the stage must not take the rest of them for its own.
+        # Killed while old results are being moved, the stage must not take the rest of them for its own.
         self._write_json("config.json", config | {stage: entry | {"clearing": True}})
-        for path in there:
-            _remove(path)
         metrics = self.metrics()
-        if metrics.pop(stage, None) is not None:
-            self._write_json("metrics.json", metrics)
+        if found is None:
+            for path in there:
+                _remove(path)
+        else:
+            self._set_aside(stage, there, {"config": found, "metrics": metrics.pop(stage, None)})
+        self._write_json("metrics.json", metrics)
         self._write_json("config.json", config | {stage: entry})
         return "new"
+
+    def _set_aside(self, stage: str, there: list[Path], entries: dict) -> None:
+        """Keep what a stage left until new results replace it; what is kept already stays."""
+        aside = self._aside(stage)
+        if aside.exists():
+            for path in there:
+                _remove(path)
+            return
+        for path in there:
+            target = aside / path.relative_to(self.path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+        aside.mkdir(exist_ok=True)
+        write_text(aside / ENTRIES, json.dumps(entries))           # last: without it nothing is put back
+
+    def take_back(self, stage: str, outputs: tuple[str, ...]) -> None:
+        """After an error: put back the results that `begin` set aside, unless there are new ones."""
+        aside, files = self._aside(stage), self._files(stage, outputs)
+        if not (distributed.is_main() and (aside / ENTRIES).exists()) or any(map(_holds_something, files)):
+            return
+        entries = read_json(aside / ENTRIES)
+        for path in files:
+            kept = aside / path.relative_to(self.path)
+            if kept.exists():
+                _remove(path)
+                kept.rename(path)
+        if entries["metrics"] is not None:
+            self.save_metrics(stage, entries["metrics"])
+        self._write_json("config.json", self.config() | {stage: entries["config"]})
+        _remove(aside)
+        log.info("%s: what was there before is back in its place", stage)
+
+    def _aside(self, stage: str) -> Path:
+        return self.path / f".replaced_{stage}"
 
     def finish(self, stage: str, metrics: dict, seconds: float, gpu: dict) -> None:
         """Mark `stage` complete and store its scores; times, which differ from run to run, go to config.json.
@@ -176,6 +216,7 @@ class WorkDir:
             "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
         self._write_json("config.json", config)
         (self.path / f"{stage}_checkpoint.pth").unlink(missing_ok=True)
+        _remove(self._aside(stage))
 
     def _files(self, stage: str, outputs: tuple[str, ...]) -> list[Path]:
         """What a stage leaves: its outputs, and the checkpoint and curves of a training."""
@@ -247,6 +288,10 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _holds_something(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def _machine() -> dict:

@@ -1,5 +1,6 @@
 """Unusable input: a message that names the file and the fix, exit status 2, no traceback, nothing else touched."""
 
+import json
 import shutil
 
 import numpy as np
@@ -143,6 +144,27 @@ def test_checkpoints(copy, command, capsys, tmp_path):
         assert status == 2 and name in error and "state dict" in error and "weights_only" not in error
     status = command("train_sfc", "--work_dir", tmp_path / "a", "--weights", tmp_path / "absent.pth")
     refused(capsys, status, "absent.pth")
+
+
+def test_a_refused_run_puts_back_what_it_was_to_replace(copy, command, capsys):
+    def everything():
+        return {path: json.loads(path.read_text()) if path.suffix == ".json" else path.read_bytes()
+                for path in copy.rglob("*") if path.is_file() and path.name not in ("log.txt", "lock", "report.html")}
+
+    before = everything()
+    record = next((copy / "cam").iterdir())
+    for stage, flags, name in (("train_sfc", ["--weights", copy / "absent.pth"], "absent.pth"),
+                               ("make_cam", ["--backbone", "resnet18"], "sfc.pth"),
+                               ("train_irn", ["--device", "cuda:77"], "cuda:77"),
+                               ("train_irn", ["--irn_radius", "99"], "--irn_radius")):
+        refused(capsys, command(stage, "--work_dir", copy, "--overwrite", *flags), name)
+        assert everything() == before
+    torn = {record: before[record][:50]}
+    record.write_bytes(torn[record])
+    refused(capsys, command("eval_cam", "--work_dir", copy, "--overwrite"), record.name)
+    assert everything() == before | torn                                          # the scores are those of before
+    record.write_bytes(before[record])
+    assert command("eval_cam", "--work_dir", copy, "--overwrite") == 0 and everything().keys() == before.keys()
 
 
 def test_wrong_weights_are_refused_before_the_labels_are_read(command, capsys, tmp_path, monkeypatch):

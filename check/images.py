@@ -9,7 +9,7 @@ from PIL import Image
 
 from check.finding import ERROR, OK, WARNING, Finding, refused
 from check.plan import Look, Plan
-from data.sample import IGNORE, InputError, read_image
+from data.sample import IGNORE, InputError, orientation, read_image
 from frame import lists
 from frame.settings.cams import SfcTraining
 from frame.settings.common import EvalList, Run
@@ -20,7 +20,6 @@ from runtime.parallel import map_images
 SAMPLE = 200                       # images that are looked at unless all are
 LARGE_SIDE = 2000                  # pixels; CAMs at twice this size take gigabytes
 DISAGREEING = 0.1                 # share of images whose labels and masks may differ: VOC's own do on some
-ORIENTATION = 0x0112               # EXIF tag; 1 is upright
 
 
 def look(data_set, scored: set[str], name: str) -> Look:
@@ -37,7 +36,7 @@ def look(data_set, scored: set[str], name: str) -> Look:
     image = attempt("image", lambda: read_image(data_set.image_path(name)))
     if image is not None:
         with Image.open(data_set.image_path(name)) as file:
-            out = out._replace(size=image.shape[:2], turned=file.getexif().get(ORIENTATION, 1) != 1)
+            out = out._replace(size=image.shape[:2], turned=orientation(file) != 1)
     labels = attempt("labels", lambda: data_set.image_labels([name])[0])
     mask = None
     if name in scored or data_set.mask_path(name).exists():

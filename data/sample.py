@@ -4,9 +4,14 @@ import os
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 IGNORE = 255                 # label of pixels that do not count
+ORIENTATION = 0x0112         # EXIF tag; 1 is upright
+# What shows pixels as the tag means them.
+TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+         8: Image.Transpose.ROTATE_90}
 
 
 class InputError(Exception):
@@ -16,9 +21,9 @@ class InputError(Exception):
 def read_image(path: str | Path) -> np.ndarray:
     """Image file -> (H, W, 3) uint8 RGB. Grayscale, CMYK, RGBA and palette images are converted.
 
-    Raises InputError when the file is missing, is no image or is truncated.
+    Raises InputError when the file is missing, is no image, is truncated, or has values that are no 8 or 16 bits.
     """
-    return np.array(_decode(path, "image").convert("RGB"))
+    return np.array(_eight_bits(_decode(path, "image"), path).convert("RGB"))
 
 
 def read_photo(path: str | Path) -> np.ndarray:
@@ -26,11 +31,31 @@ def read_photo(path: str | Path) -> np.ndarray:
 
     Errors as read_image.
     """
-    image = ImageOps.exif_transpose(_decode(path, "image"))
+    image = _decode(path, "image")
+    turn = TURNS.get(orientation(image))
+    image = _eight_bits(image, path)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+    return np.array((image if turn is None else image.transpose(turn)).convert("RGB"))
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF tag that says how a viewer turns an image, a key of TURNS; else 1, upright."""
+    try:
+        tag = image.getexif().get(ORIENTATION)
+    except Exception:        # damaged tags raise whatever the parser ran into; the pixels are as good as without them
+        return 1
+    return tag if isinstance(tag, int) and tag in TURNS else 1
+
+
+def _eight_bits(image: Image.Image, path: str | Path) -> Image.Image:
+    """A grayscale image of 16 bits by its upper byte: Pillow would cut every value at 255. Others as they are."""
+    if image.mode in ("I", "F"):
+        raise InputError(f"{path}: image of 32 bits a pixel, which do not say where white is; convert it to 8 bits")
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image
 
 
 def read_mask(path: str | Path, num_classes: int, size: tuple[int, int] | None = None) -> np.ndarray:

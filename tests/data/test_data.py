@@ -1,12 +1,23 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from data.cam_store import CamRecord, read_record, write_record
 from data.image_bank import ImageBank
 from data.loader import EpochBatches, LabelledCrops, Order, ScaledImages, TrainCrops, same_size_batches, train_loader
-from data.sample import InputError, palette, read_image, read_list, read_mask, write_atomically, write_mask
+from data.sample import (
+    ORIENTATION,
+    InputError,
+    orientation,
+    palette,
+    read_image,
+    read_list,
+    read_mask,
+    read_photo,
+    write_atomically,
+    write_mask,
+)
 from data.transforms import cut, random_crop_box, random_resize_long, rescale, shift_hsv
 from net.inputs import ImageInput
 from refine.fusion import background_step, full_size_cams, fuse_scales
@@ -20,6 +31,49 @@ def test_images_of_other_modes_are_converted(tmp_path, mode):
     image = read_image(path)
     assert image.shape == (5, 7, 3) and image.dtype == np.uint8 and image.flags.writeable
     assert abs(int(image[2, 3, 0]) - 200) < (60 if mode == "1" else 8)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("read", [read_image, read_photo])
+def test_grayscale_of_16_bits_keeps_its_range(tmp_path, suffix, read):
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(np.array([[0, 255, 256, 0x7FFF, 0xFFFF]], np.uint16)).save(path)
+    assert read(path)[0].tolist() == [[value] * 3 for value in (0, 0, 1, 127, 255)]
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_images_without_a_white_are_refused(tmp_path, kind):
+    Image.fromarray(np.ones((2, 2), kind)).save(tmp_path / "image.tif")
+    for read in (read_image, read_photo):
+        with pytest.raises(InputError, match=r"image\.tif: .*; convert it to 8 bits"):
+            read(tmp_path / "image.tif")
+
+
+@pytest.mark.parametrize("tag", range(10))
+def test_photos_are_turned_as_viewers_turn_them(tmp_path, tag):
+    exif = Image.Exif()
+    exif[ORIENTATION] = tag
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (2, 3, 4), np.uint8)).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        seen = ImageOps.exif_transpose(image)
+    seen = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
+    assert np.array_equal(read_photo(tmp_path / "a.png"), np.array(seen))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_does_not_cost_the_image(tmp_path):
+    """Tags that Pillow reads but cannot write again, and a block that it cannot read at all."""
+    turned, image = Image.Exif(), np.random.default_rng(0).integers(0, 256, (2, 3, 3), np.uint8)
+    turned[ORIENTATION] = 6
+    turned[0x0128] = 2                                                           # ResolutionUnit, a SHORT
+    good = turned.tobytes()
+    unwritable = good.replace(b"\x01\x28\x00\x03", b"\x01\x28\x00\x07")          # as raw bytes
+    assert unwritable != good
+    for number, exif in enumerate((unwritable, b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0", b"Exif\0\0")):
+        Image.fromarray(image).save(tmp_path / f"{number}.png", exif=exif)
+        with Image.open(tmp_path / f"{number}.png") as file:
+            assert orientation(file) == (6 if number == 0 else 1)
+        assert read_photo(tmp_path / f"{number}.png").shape == ((3, 2, 3) if number == 0 else (2, 3, 3))
 
 
 def test_damaged_images_are_named(tmp_path):

@@ -1,6 +1,7 @@
 """What one image is: reading images, masks and id lists, with errors that name the file and the fix."""
 
 import os
+import re
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -106,7 +107,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def read_list(path: str | Path) -> list[str]:
-    """Id list -> ids in order. A line is a bare id, or IRN's `/JPEGImages/ID.jpg /SegmentationClassAug/ID.png`.
+    """Id list -> ids in order. A line is an id, which may hold spaces; or IRN's
+    `/JPEGImages/ID.jpg /SegmentationClassAug/ID.png`; or VOC's `ID -1`, `ID  0` or `ID  1` of the lists of a class.
 
     Raises InputError when the list is missing, empty, not text or names an id twice.
     """
@@ -122,10 +124,10 @@ def read_list(path: str | Path) -> list[str]:
 def parse_list(content: bytes, path: str | Path) -> list[str]:
     """The ids in the content of a list; errors as read_list, naming `path`."""
     try:
-        lines = content.decode().splitlines()
+        lines = [line.strip() for line in content.decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a readable list of ids ({error}); it needs one image id a line") from None
-    ids = [image_id(line.split()[0]) for line in lines if line.strip()]
+    ids = [image_id(_without_second_column(line)) for line in lines if line]
     if not ids:
         raise InputError(f"{path}: list is empty; it needs one image id a line")
     if any(not name or name in (".", "..") or "\0" in name for name in ids):
@@ -134,6 +136,14 @@ def parse_list(content: bytes, path: str | Path) -> list[str]:
         twice = next(name for i, name in enumerate(ids) if name in ids[:i])
         raise InputError(f"{path}: id {twice} stands there twice; each image may be listed once")
     return ids
+
+
+def _without_second_column(line: str) -> str:
+    """The part of a line that names the image: a space alone does not end it."""
+    if line.startswith("/"):
+        return re.split(r"\s+/", line)[0]
+    in_class_list = re.fullmatch(r"(\S+)(?: -1|  [01])", line)           # "%s %2d", as VOC writes them
+    return in_class_list[1] if in_class_list else line
 
 
 def image_id(text: str) -> str:

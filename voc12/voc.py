@@ -46,8 +46,13 @@ class Voc12:
         path = self.root / "classes.txt"
         if not path.exists():
             return CLASS_NAMES
-        names = tuple(filter(None, (line.strip() for line in path.read_text(encoding="utf-8").splitlines())))
-        if not names or len(set(names)) < len(names) or len(names) > 254:
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: no class names that can be read ({error}); save it as UTF-8 text, one class a "
+                             "line") from None
+        names = tuple(filter(None, (line.strip() for line in lines)))
+        if not 1 <= len(names) <= 254 or len(set(names)) < len(names) or "background" in map(str.lower, names):
             raise InputError(f"{path}: needs 1 to 254 different class names, one a line, without the background")
         return names
 

@@ -107,6 +107,12 @@ def test_lists(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png\n\n  b.c \n../../etc/passwd\n")
     assert read_list(path) == ["2007_000032", "b.c", "passwd"]           # no name leaves its folder
+    path.write_bytes("\ufeffa b \r\nIMG 1\r\nphoto (2).JPG\r\n".encode())                   # as Windows may save it
+    assert read_list(path) == ["a b", "IMG 1", "photo (2)"]
+    path.write_text("2008_000001 -1\n2008_000002  1\n2008_000003  0\n")                # a list of one class in VOC
+    assert read_list(path) == ["2008_000001", "2008_000002", "2008_000003"]
+    path.write_text("/JPEGImages/a b.jpg /SegmentationClassAug/a b.png\n")
+    assert read_list(path) == ["a b"]
     for text, reason in (("", "empty"), ("a\na\n", "twice"), ("..\n", "no image id")):
         path.write_text(text)
         with pytest.raises(InputError, match=reason):

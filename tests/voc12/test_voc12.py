@@ -60,8 +60,16 @@ def test_own_class_names(voc):
     assert data_set.class_names == ("zebra", "fish") and data_set.benchmark is None
     annotate(voc, "a", "fish")
     assert data_set.image_labels(["a"]).tolist() == [[0, 1]]
-    (voc / "classes.txt").write_text("zebra\nzebra\n")
-    with pytest.raises(InputError, match=r"classes\.txt"):
+    (voc / "classes.txt").write_text("\ufeffzebra\r\nfish\r\n", encoding="utf-8")
+    assert Voc12(voc).class_names == ("zebra", "fish")
+
+
+@pytest.mark.parametrize("content, reason", [
+    (b"", "needs 1 to 254"), (b"zebra\nzebra\n", "needs 1 to 254"), (b"Background\nzebra\n", "without the background"),
+    ("ch\u00e2teau\n".encode("utf-16"), "save it as UTF-8 text, one class a line")])
+def test_unusable_class_names(voc, content, reason):
+    (voc / "classes.txt").write_bytes(content)
+    with pytest.raises(InputError, match=rf"classes\.txt: .*{reason}"):
         Voc12(voc)
 
 

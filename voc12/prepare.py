@@ -30,6 +30,7 @@ from voc12.sbd import read_mat
 from voc12.voc import CLASS_NAMES
 
 LISTS = "ImageSets/Segmentation"
+TRAIN_AUG = f"{LISTS}/train_aug.txt"
 VOC_ROOTS = ("", "VOC2012", "VOCdevkit/VOC2012")
 VOC = Layout("VOC 2012 trainval", VOC_ROOTS, (f"{LISTS}/train.txt", f"{LISTS}/val.txt"))
 VOC_TEST = Layout("VOC 2012 test", VOC_ROOTS, (f"{LISTS}/test.txt",))
@@ -46,9 +47,9 @@ BLOCK = 4096                                                                  # 
 # --- what there is to do --------------------------------------------------------------------------------------------
 
 def copied_files(source: Source) -> list[str]:
-    """The files of VOC that are copied."""
-    paths = map(PurePosixPath, source.sizes)
-    return [str(path) for path in paths if COPIED.get(str(path.parent)) == path.suffix]
+    """The files of VOC that are copied: not what a file manager left there, nor a train_aug.txt, which is made here."""
+    paths = [path for path in map(PurePosixPath, source.sizes) if not path.name.startswith(".")]
+    return [str(path) for path in paths if COPIED.get(str(path.parent)) == path.suffix and str(path) != TRAIN_AUG]
 
 
 def augmented_ids(voc: Source, sbd: Source) -> list[str]:
@@ -114,18 +115,19 @@ def prepare(root: Path, voc: Source, sbd: Source, num_workers: int) -> None:
     """Write everything but the test images. Raises InputError for bad input, before anything is written if it can."""
     augmented = augmented_ids(voc, sbd)
     require_complete(voc, sbd, augmented)
-    list_path = root / LISTS / "train_aug.txt"
+    list_path = root / TRAIN_AUG
     if list_path.exists() and set(read_list(list_path)) != set(augmented):
         raise InputError(f"{list_path}: lists other images than VOC and SBD give; move it away, or choose "
                          "another --out")
 
-    official = sorted(PurePosixPath(name).stem for name in voc.sizes if name.startswith("SegmentationClass/"))
+    copied = copied_files(voc)
+    official = sorted(PurePosixPath(name).stem for name in copied if name.startswith("SegmentationClass/"))
     mats = [mat_of(name) for name in without_official(voc, augmented)
             if not (root / "SegmentationClassAug" / f"{name}.png").exists()]
     # A mask takes no more as PNG than in the .mat file, which holds the outlines too, but for its palette.
     space = on_disk(sbd.sizes[name] + BLOCK for name in mats) + on_disk(
         voc.sizes[f"SegmentationClass/{name}.png"] for name in official)
-    copy_files(root, voc, copied_files(voc), space, num_workers)
+    copy_files(root, voc, copied, space, num_workers)
     (root / "SegmentationClassAug").mkdir(exist_ok=True)
     run_all(map_images(partial(copy_official_mask, root), official, num_workers, "VOC masks"))
     run_all(map_images(partial(convert_mask, root), sbd.read(mats), num_workers, "SBD masks", total=len(mats)))

@@ -77,6 +77,24 @@ def test_from_folders(archives, out, tmp_path, voc, sbd):
     assert files_of(tmp_path / "other") == files_of(out)
 
 
+def test_what_a_file_manager_left_is_not_copied(archives, out, tmp_path):
+    run("--out", out, *archives)
+    stray = {f"{small.VOC_ROOT}/SegmentationClass/{name}": b"" for name in (".DS_Store", "Thumbs.db", "._2007_a.png")}
+    voc = small.write_folder(tmp_path / "voc", small.voc_files() | stray)
+    assert run("--out", tmp_path / "other", "--voc", voc, *archives[2:]) == 0
+    assert files_of(tmp_path / "other") == files_of(out)
+
+
+def test_a_list_beside_the_images_of_voc_is_not_taken(archives, out, tmp_path):
+    """The augmented list is that of these two releases, whatever somebody made beside one of them."""
+    run("--out", out, *archives)
+    voc = small.write_folder(tmp_path / "voc", small.voc_files() | {
+        f"{small.VOC_ROOT}/ImageSets/Segmentation/train_aug.txt": small.lines(small.TRAIN)})
+    for _ in range(2):
+        assert run("--out", tmp_path / "other", "--voc", voc, *archives[2:]) == 0
+        assert files_of(tmp_path / "other") == files_of(out)
+
+
 def test_in_place(archives, out, tmp_path):
     run("--out", out, *archives)
     kit = small.write_folder(tmp_path / "voc", small.voc_files()) / "VOCdevkit"

@@ -102,7 +102,7 @@ def like_this(work_dir: Path, stage: str, wanted: dict[str, Any], machine_name: 
     for path in work_dir.absolute().parent.glob("*/config.json"):
         try:
             entry = read_json(path).get(stage, {})
-        except InputError:                                     # a run of somebody else, damaged: no matter here
+        except (InputError, OSError):                 # a run of somebody else, damaged or closed: no matter here
             continue
         machine, settings = entry.get("machine", {}), entry.get("settings", {})
         if (entry.get("complete") and machine.get("hardware") == machine_name and "seconds" in machine

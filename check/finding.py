@@ -24,11 +24,14 @@ def refused(subject: str, error: InputError) -> Finding:
 
 
 def findings_of(subject: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """The findings of a check; what it refuses is one of them."""
+    """The findings of a check; what it refuses comes last."""
+    findings = []
     try:
-        return list(check())
+        for finding in check():                      # one by one: those before a refusal count too
+            findings.append(finding)
     except InputError as error:
-        return [refused(subject, error)]
+        findings.append(refused(subject, error))
+    return findings
 
 
 def as_table(findings: list[Finding]) -> str:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 sys.path[0] = str(Path(__file__).resolve().parents[1])     # the repository, also for python tools/pretrain_mini.py
 
 from data.mini_voc import BODIES, GLYPH_TEXTURES, GLYPHS, Appearance, render
+from data.sample import write_atomically
 from net.resnet import MiniResNet
 
 HUE_BINS = 6
@@ -126,7 +127,7 @@ def main(argv=None):
     # Half precision halves the file; load_state_dict converts back to the network's own precision.
     state = {name: value.half() if value.is_floating_point() else value
              for name, value in net.backbone.state_dict().items()}
-    torch.save(state, args.out)
+    write_atomically(args.out, lambda file: torch.save(state, file))
     print(f"wrote {args.out} ({args.out.stat().st_size / 1024:.0f} KiB)")
 
 

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from check import duration, images, memory, weights, work_dir
-from check.finding import ERROR, OK, WARNING, findings_of
+from check.finding import ERROR, OK, WARNING, Finding, findings_of
 from check.plan import Plan
+from data.sample import InputError
 from frame.chain import LAST_DEFAULT_STAGE, STAGES
 from frame.flags import build_parser, parse
 from frame.presets import overrides
@@ -55,6 +56,15 @@ def test_nothing_is_wrong_and_nothing_is_written(command, finished, tmp_path, ca
     assert {finding["subject"] for finding in told["findings"]} == {
         "packages", "dense CRF", "device", "work directory", "data set", "list", "image", "labels", "weights", "memory",
         "disk", "time"}
+
+
+def test_what_was_found_before_a_refusal_is_kept():
+    def check():
+        yield Finding("list", OK, "3 images")
+        raise InputError("list.txt: gone; restore it")
+
+    assert findings_of("data set", check) == [Finding("list", OK, "3 images"),
+                                              Finding("data set", ERROR, "list.txt: gone", "restore it")]
 
 
 def test_a_data_set_that_is_not_there(command, tmp_path, capsys):
@@ -111,6 +121,13 @@ def test_time_of_a_run_like_this_one(found, finished):
     assert len(known) == len(CHAIN) + 1 and all("(measured in whole)" in text for _, text, _ in known[:-1])
     assert "not known: train_sfc" in said(found(duration.check, ["train_sfc"], *beside, "--crop_size", 96), WARNING)
     assert "docs/PERFORMANCE.md" in said(found(duration.check, ["make_cam"], "--backbone", "resnet50"), OK)
+
+
+def test_what_cannot_be_read_beside_the_run_is_passed_over(found, tmp_path):
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/config.json").write_text("{")
+    (tmp_path / "closed/config.json").mkdir(parents=True)                     # as one without permission, also for root
+    assert "not known: train_sfc" in said(found(duration.check, ["train_sfc"]), WARNING)
 
 
 def test_time_follows_the_work(found, finished, tmp_path):

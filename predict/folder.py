@@ -72,8 +72,7 @@ def predict_folder(predictor: Predictor, request: Request, num_workers: int) -> 
     write = partial(write_files, request.out, predictor.class_names, recipe)
     photos = list(map_images(write, jobs(predictor, request, paths), num_workers, "predict", total=len(paths)))
     if not photos:
-        raise InputError(f"{request.images}: none of its {len(paths)} files is an image; --images needs a folder of "
-                         "images")
+        raise no_image(request.images, len(paths))
     names = enumerate(("background", *predictor.class_names))
     write_text(request.out / "classes.txt", "".join(f"{index} {name}\n" for index, name in names))
     scored = {photo.name: {"classes": photo.classes, "scores": photo.scores} for photo in photos}
@@ -85,19 +84,31 @@ def predict_folder(predictor: Predictor, request: Request, num_workers: int) -> 
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Every file in a folder but hidden ones. Raises InputError when there is none, or two differ by suffix alone."""
+    """The files of a folder but hidden ones and, with a warning, those whose suffix is of no image that can be read.
+
+    Raises InputError when there is none, or two differ by suffix alone.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; --images needs a folder of images")
+    found = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    if not found:
+        raise InputError(f"{folder}: no files in it; --images needs a folder of images")
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN} | {""}
     paths: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            if path.stem in paths:
-                raise InputError(f"{path}: its mask would replace that of {paths[path.stem].name}; rename one of the "
-                                 "two")
+    for path in found:
+        if path.suffix.lower() not in known:
+            log.warning("left out: %s: no suffix of an image", path)
+        elif path.stem in paths:
+            raise InputError(f"{path}: its mask would replace that of {paths[path.stem].name}; rename one of the two")
+        else:
             paths[path.stem] = path
     if not paths:
-        raise InputError(f"{folder}: no files in it; --images needs a folder of images")
+        raise no_image(folder, len(found))
     return list(paths.values())
+
+
+def no_image(folder: Path, count: int) -> InputError:
+    return InputError(f"{folder}: none of its {count} files is an image; --images needs a folder of images")
 
 
 def jobs(predictor: Predictor, request: Request, paths: list[Path]) -> Iterator[Job]:

@@ -72,6 +72,7 @@ def test_every_kind_of_file(finished, photos, tmp_path, caplog):
     Image.fromarray(noise(7, 90)[..., 0]).save(photos / "grey.bmp")
     Image.new("RGB", (1, 1)).save(photos / "a dot.webp")
     Image.fromarray(noise(500, 300)).save(photos / "large.png")
+    (photos / "upright.json").write_text("{}")                                    # beside its image, as phones save it
     (photos / "notes.txt").write_text("no image")
     (photos / "torn.jpg").write_bytes((photos / "upright.jpg").read_bytes()[:400])
     (photos / ".hidden").write_text("")
@@ -88,7 +89,7 @@ def test_every_kind_of_file(finished, photos, tmp_path, caplog):
         assert len(list((tmp_path / "out/heat").glob(f"{name}_*.jpg"))) == len(entry["classes"])
     assert told.keys() == sizes.keys() and list((tmp_path / "out").rglob("*.tmp")) == []
     assert [record.getMessage().split(": ")[1].rsplit("/", 1)[1] for record in caplog.records
-            if "left out" in record.getMessage()] == ["notes.txt", "torn.jpg"]
+            if "left out" in record.getMessage()] == ["notes.txt", "upright.json", "torn.jpg"]
     page = (tmp_path / "out/index.html").read_text()
     assert page.count("<img") == sum(4 + len(entry["classes"]) for entry in told.values()) and "a dot" in page
 
@@ -157,6 +158,10 @@ def test_refused(finished, photos, tmp_path, capsys):
     (photos / "notes.txt").write_text("no image")
     assert run(finished, photos, tmp_path / "only_text") == 2
     assert "none of its 1 files is an image" in capsys.readouterr().err
+    (photos / "torn.jpg").write_bytes(b"no image")
+    assert run(finished, photos, tmp_path / "only_torn") == 2
+    assert "none of its 1 files is an image" in capsys.readouterr().err
+    (photos / "torn.jpg").unlink()
     Image.new("RGB", (9, 9)).save(photos / "a.png")
     assert run(finished, photos, tmp_path / "out", "--labels", "unicorn") == 2
     assert "--labels unicorn: the run knows no such class" in capsys.readouterr().err

@@ -77,8 +77,10 @@ def run_stage(stage: Stage, flags: Flags, force: bool = False) -> dict[str, Any]
 
 def read_best_checkpoint(work_dir: WorkDir, name: str) -> bool:
     """Whether the results of a stage go back to a checkpoint that was chosen with pixel labels."""
-    settings = work_dir.config().get(name, {}).get("settings", {})
-    return settings.get("keep_best", False) or any(read_best_checkpoint(work_dir, before) for before in UPSTREAM[name])
+    if name == "make_cam":                                   # all others read what it made
+        settings = work_dir.config().get(name, {}).get("settings", {})
+        return settings.get("keep_best", False) and not settings.get("checkpoint")
+    return any(read_best_checkpoint(work_dir, before) for before in UPSTREAM[name])
 
 
 def run_alone(stage: Stage) -> None:

@@ -1,7 +1,7 @@
 """The work directory of a run: which stage ran with which settings, its scores, its log.
 
-config.json holds one entry a stage: its settings, the settings of the stages whose output it read, and
-whether it is complete. So a stage knows whether what lies there is its own.
+config.json holds one entry a stage: its settings, when it was begun, the same of the stages whose output it read, and
+whether it is complete. So a stage knows whether what lies there is its own, and of the input that lies there now.
 """
 
 import fcntl
@@ -133,7 +133,7 @@ class WorkDir:
         config = self.config()
         entry = {"settings": settings,
                  "upstream": {name: _identity(config[name]) for name in upstream if name in config},
-                 "complete": False, "machine": _machine()}
+                 "begun": time.time_ns(), "complete": False, "machine": _machine()}
         found = config.get(stage)
         there = [path for path in self._files(stage, outputs) if path.exists()]
         if found is not None and not found.get("clearing") and (found["complete"] or there):
@@ -147,6 +147,9 @@ class WorkDir:
                 self._remove_torn_files(outputs)
                 if whole:
                     _remove(self._aside(stage))
+                else:
+                    machine = _machine() | {"earlier": found["machine"]}
+                    self._write_json("config.json", config | {stage: found | {"machine": machine}})
                 return "complete" if whole else "resume"
             if differences:
                 log.info("%s: done again, because of %s", stage, "; ".join(differences))
@@ -235,9 +238,11 @@ class WorkDir:
     def require(self, name: str, stage: str) -> Path:
         """Path of an input that `stage` makes; InputError that says so when it is missing."""
         path = self.path / name
+        how = f"python {stage}.py --work_dir {self.path} (with the flags of this command)"
         if not path.exists():
-            raise InputError(f"{path}: missing; {stage}.py makes it: "
-                             f"python {stage}.py --work_dir {self.path} (with the flags of this command)")
+            raise InputError(f"{path}: missing; {stage}.py makes it: {how}")
+        if path.is_file() and not self.config().get(stage, {"complete": True})["complete"]:      # as sfc_best.pth
+            raise InputError(f"{path}: {stage} is not finished, and would still change it; to finish it: {how}")
         return path
 
 
@@ -263,7 +268,7 @@ def read_json(path: Path) -> dict:
 
 
 def _identity(entry: dict) -> dict:
-    return {"settings": entry["settings"], "upstream": entry["upstream"]}
+    return {"settings": entry["settings"], "upstream": entry["upstream"], "begun": entry.get("begun")}
 
 
 def setting_differences(found: dict, wanted: dict) -> list[str]:
@@ -279,7 +284,9 @@ def _differences(found: dict, wanted: dict, prefix: str = "") -> list[str]:
         if stage not in found["upstream"] or stage not in wanted["upstream"]:
             lines.append(f"{prefix}input from {stage}: {'new' if stage in wanted['upstream'] else 'gone'}")
         else:
-            lines += _differences(found["upstream"][stage], wanted["upstream"][stage], f"{stage} ")
+            read, there = found["upstream"][stage], wanted["upstream"][stage]
+            again = [f"{prefix}input from {stage}: made again"] if read.get("begun") != there.get("begun") else []
+            lines += _differences(read, there, f"{stage} ") or again
     return lines
 
 

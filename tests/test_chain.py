@@ -2,6 +2,7 @@
 
 import json
 import re
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from frame.presets import overrides
 from frame.selection import final_cam_miou
 from frame.settings import GROUPS
 from frame.settings.cams import Network, SfcTraining
+from frame.stage import read_best_checkpoint
 from parity.networks import sfc_authors_name
 from refine.metrics import ConfusionMatrix
 from runtime import device
@@ -79,6 +81,20 @@ def test_a_changed_setting_is_refused_and_then_repeats_what_depends_on_it(copy, 
     assert [name for name in UPSTREAM if f"{name}: complete, skipped" in out] == ["train_sfc", "make_cam"]
 
 
+def test_what_read_the_result_of_a_stage_is_not_complete_once_it_was_made_again(copy, command, capsys):
+    assert command("train_irn", "--work_dir", copy, "--overwrite") == 0    # the same settings, but on a GPU it differs
+    assert command("run_sample", "--work_dir", copy) == 2
+    assert "make_sem_seg_labels of another configuration\n  input from train_irn: made again" in capsys.readouterr().err
+    assert command("run_sample", "--work_dir", copy, "--overwrite") == 0
+    out = capsys.readouterr().out
+    assert [name for name in UPSTREAM if f"{name}: started" in out] == ["make_sem_seg_labels", "eval_sem_seg"]
+
+
+def test_a_path_is_one_however_it_is_spelt(copy, command, mini, capsys):
+    assert command("train_sfc", "--work_dir", copy, root=f"{mini.parent}/./{mini.name}/") == 0
+    assert "complete, skipped" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("stage, missing", [
     ("make_cam", "train_sfc"), ("eval_cam", "make_cam"), ("cam_to_ir_label", "make_cam"),
     ("train_irn", "cam_to_ir_label"), ("make_sem_seg_labels", "make_cam"), ("eval_sem_seg", "make_sem_seg_labels")])
@@ -98,6 +114,9 @@ def test_interrupted_images_are_made_again(copy, command):
     (copy / "config.json").write_text(json.dumps(config))
     assert command("run_sample", "--work_dir", copy) == 0
     assert files_of(copy) == before
+    machines = {stage: entry["machine"] for stage, entry in json.loads((copy / "config.json").read_text()).items()}
+    assert {stage for stage, machine in machines.items() if "earlier" in machine} == {
+        "make_cam", "cam_to_ir_label", "make_sem_seg_labels"}
 
 
 @pytest.mark.parametrize("stage, result", [("train_sfc", "sfc.pth"), ("train_irn", "irn.pth")])
@@ -173,6 +192,24 @@ def test_the_best_checkpoint_is_kept_and_every_score_says_so(command, mini, tmp_
     best, last = (torch.load(folder / name, weights_only=True)["model"] for name in ("sfc_best.pth", "sfc.pth"))
     same = all(torch.equal(best[name], last[name]) for name in last)
     assert same == (metrics["train_sfc"]["best_step"] == 8)
+
+
+def test_a_score_of_the_last_checkpoint_does_not_say_that_it_is_of_the_best(copy):
+    """Whether CAMs are those of the best checkpoint is a setting of make_cam, not of the training before."""
+    def of_best(training, cams, checkpoint=None):
+        config = {"train_sfc": {"settings": {"keep_best": training}},
+                  "make_cam": {"settings": {"keep_best": cams, "checkpoint": checkpoint}}}
+        return read_best_checkpoint(mock.Mock(config=lambda: config), "eval_sem_seg")
+
+    assert of_best(True, True) and not of_best(True, False) and not of_best(True, True, "authors.pth")
+
+
+def test_a_checkpoint_that_a_training_still_changes_is_not_read(copy, command, capsys):
+    config = json.loads((copy / "config.json").read_text())
+    config["train_sfc"]["complete"] = False
+    (copy / "config.json").write_text(json.dumps(config))
+    assert command("make_cam", "--work_dir", copy, "--overwrite") == 2
+    assert "sfc.pth: train_sfc is not finished" in capsys.readouterr().err
 
 
 def test_the_last_checkpoint_is_the_default(finished):

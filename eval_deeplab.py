@@ -8,7 +8,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from data.sample import InputError, label_path, read_image, write_mask
+import numpy as np
+
+from data.sample import InputError, label_path, read_image, read_mask, write_mask
 from frame import lists, scores
 from frame.flags import Flags, build_parser, parse
 from frame.presets import overrides
@@ -17,6 +19,7 @@ from frame.settings.segmentation import SegEvalList, SegTest, ServerArchive
 from frame.stage import run_alone
 from refine.metrics import ConfusionMatrix
 from refine.scored_maps import PREDICTION, PREDICTION_CRF
+from runtime import distributed
 from runtime.command import exit_with_message
 from segmentation.prediction import Prediction, Trained, label_maps
 from segmentation.server_archive import write_test_archive
@@ -25,6 +28,7 @@ NAME = "eval_deeplab"
 FOLDERS = {PREDICTION: "prediction", PREDICTION_CRF: "prediction_crf"}
 OUTPUTS = tuple(FOLDERS.values())
 OPTIONS = (Run, Data, SegEvalList, SegTest)
+CHUNK = 16                         # masks that a process counts at a time
 
 
 def select_ids(data_set, flags: Flags) -> list[str]:
@@ -38,20 +42,45 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     if trained.class_names != tuple(data_set.class_names):
         raise InputError(f"{path}: trained on other classes than those of the data set; check --work_dir and "
                          "--voc12_root")
-    for folder in OUTPUTS if trained.test.crf else OUTPUTS[:1]:
-        (work_dir / folder).mkdir(exist_ok=True)
-    count = partial(count_image, work_dir.path, data_set, trained.test)
-    total = scores.merged_over_processes(trained.map_predictions(count, ids, data_set.image_path, NAME))
+    folders = {kind: work_dir / folder for kind, folder in FOLDERS.items() if trained.test.crf or kind == PREDICTION}
+    for folder in folders.values():
+        folder.mkdir(exist_ok=True)
+    done = set(distributed.from_main(lambda: written(folders, ids)))
+    missing = [name for name in ids if name not in done]
+    count = partial(count_image, folders, data_set, trained.test)
+    new = scores.merged_over_processes(trained.map_predictions(count, missing, data_set.image_path, NAME))
+    old = scores.total_counts(partial(count_written, folders, data_set), sorted(done), CHUNK, flags[Run].num_workers,
+                              f"{NAME}, written before") if done else {}
+    total = scores.merged([new, old])
     return {"seg_net": trained.design.seg_net} | scores.metrics(
         total, flags[SegEvalList].seg_eval_list or "val", ids, data_set.class_names)
 
 
-def count_image(work_dir: Path, data_set, test: SegTest, prediction: Prediction) -> scores.Counts:
+def written(folders: dict[str, Path], ids: list[str]) -> list[str]:
+    """The images that have all their masks, from before an interruption."""
+    return [name for name in ids if all(label_path(folder, name).exists() for folder in folders.values())]
+
+
+def count_image(folders: dict[str, Path], data_set, test: SegTest, prediction: Prediction) -> scores.Counts:
     """Write the masks of one image; their counts."""
-    truth = data_set.read_mask(prediction.name, prediction.mask.shape)
+    masks = label_maps(test, read_image(data_set.image_path(prediction.name)), prediction)
+    for kind, mask in masks.items():
+        write_mask(label_path(folders[kind], prediction.name), mask)
+    return counts_of(masks, data_set, prediction.name)
+
+
+def count_written(folders: dict[str, Path], data_set, names: list[str]) -> scores.Counts:
+    """Counts of masks that are there."""
+    masks = ({kind: read_mask(label_path(folder, name), data_set.num_classes) for kind, folder in folders.items()}
+             for name in names)
+    return scores.merged(counts_of(of_image, data_set, name) for name, of_image in zip(names, masks))
+
+
+def counts_of(masks: dict[str, np.ndarray], data_set, name: str) -> scores.Counts:
+    """Counts of the masks of an image, by kind."""
+    truth = data_set.read_mask(name, masks[PREDICTION].shape)
     counts: scores.Counts = {}
-    for kind, mask in label_maps(test, read_image(data_set.image_path(prediction.name)), prediction).items():
-        write_mask(label_path(work_dir / FOLDERS[kind], prediction.name), mask)
+    for kind, mask in masks.items():
         counts[kind] = ConfusionMatrix(data_set.num_classes + 1)
         counts[kind].update(mask, truth)
     return counts

@@ -15,25 +15,26 @@ from runtime.progress import progress
 
 
 def map_images(function: Callable, jobs: Iterable, workers: int, description: str, total: int | None = None,
-               images_of: Callable = lambda job: 1, unit: str = "image") -> Iterator:
+               images_of: Callable = lambda job: 1, unit: str = "image", ahead: int = 4) -> Iterator:
     """Yield function(job) for each job, in order; jobs are taken from their iterable only as results leave.
 
     function   runs in processes with one thread, or here when workers <= 1
     total      images in all, for the bar; default: those of the list `jobs`
     images_of  images a job stands for: len when jobs are lists of ids
     unit       what is counted, for the bar
+    ahead      jobs under way for each worker; they wait in memory
     """
     if total is None:
         total = sum(map(images_of, jobs))
     with progress(total=total, desc=description, unit=unit) as bar:
-        for job, result in _results(function, jobs, workers):
+        for job, result in _results(function, jobs, workers, ahead):
             yield result
             bar.update(images_of(job))
             interrupt.check()
 
 
-def _results(function: Callable, jobs: Iterable, workers: int) -> Iterator:
-    """(job, result) in order, at most 4 jobs a worker under way."""
+def _results(function: Callable, jobs: Iterable, workers: int, ahead: int) -> Iterator:
+    """(job, result) in order."""
     if workers <= 1:
         yield from ((job, function(job)) for job in jobs)
         return
@@ -44,7 +45,7 @@ def _results(function: Callable, jobs: Iterable, workers: int) -> Iterator:
         under_way: deque[tuple[Any, Future]] = deque()
         for job in jobs:
             under_way.append((job, pool.submit(_run, job)))
-            if len(under_way) >= 4 * workers:
+            if len(under_way) >= ahead * workers:
                 yield _finished(*under_way.popleft())
         while under_way:
             yield _finished(*under_way.popleft())

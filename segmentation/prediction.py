@@ -52,7 +52,9 @@ class Trained:
     def map_predictions(self, function: Callable, ids: list[str], image_path: Callable, description: str) -> Iterator:
         """function(prediction) of every image that falls to this process; arguments as runtime.parallel.map_images."""
         own = distributed.shard(ids)
-        return map_images(function, self.predictions(own, image_path), self.num_workers, description, total=len(own))
+        # One waits while one is computed: with a CRF each holds the probabilities of all classes, on COCO 99 MB.
+        return map_images(function, self.predictions(own, image_path), self.num_workers, description, total=len(own),
+                          ahead=2)
 
     def predictions(self, ids: list[str], image_path: Callable) -> Iterator[Prediction]:
         """The prediction of every image, at its original size. Raises InputError for one of a single pixel a side."""

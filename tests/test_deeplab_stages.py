@@ -19,6 +19,7 @@ from predict.predictor import Predictor
 from report.scores_table import rows
 from run_sample import Chain, choose_stages
 from segmentation.network import Design, build, load_trained
+from segmentation.prediction import Trained
 
 NETS = ("deeplabv2_resnet101", "deeplabv1_resnet38")
 SMALL = ["--seg_init", "none", "--seg_width", "4", "--seg_blocks", "1,1,1,1", "--seg_crop_size", "48",
@@ -105,6 +106,23 @@ def test_interrupted_training_ends_in_the_same_weights(seg_net, command, masks, 
             command("train_deeplab", "--work_dir", tmp_path / "cut", *flags)
     assert command("train_deeplab", "--work_dir", tmp_path / "cut", *flags) == 0
     assert (tmp_path / "cut/deeplab.pth").read_bytes() == (tmp_path / "whole/deeplab.pth").read_bytes()
+
+
+def test_an_interrupted_prediction_goes_on(trained, mini, tmp_path, monkeypatch):
+    folder = shutil.copytree(trained, tmp_path / "copy")
+    config, metrics = (json.loads((folder / name).read_text()) for name in ("config.json", "metrics.json"))
+    config["eval_deeplab"]["complete"] = False
+    (folder / "config.json").write_text(json.dumps(config))
+    ids = read_list(mini / "ImageSets/Segmentation/val.txt")
+    for kind, name in (("prediction", ids[2]), ("prediction_crf", ids[2]), ("prediction_crf", ids[5])):
+        (folder / kind / f"{name}.png").unlink()
+    predicted = []
+    monkeypatch.setattr(Trained, "predict", lambda *args, predict=Trained.predict: (
+        predicted.append(args[1]) or predict(*args)))
+    assert predict(folder, "--voc12_root", mini) == 0
+    assert predicted == [ids[2], ids[5]] and json.loads((folder / "metrics.json").read_text()) == metrics
+    for kind in ("prediction", "prediction_crf"):
+        assert all((folder / kind / path.name).read_bytes() == path.read_bytes() for path in (trained / kind).iterdir())
 
 
 def test_run_sample_knows_the_stages_but_stops_before_them(command, masks, tmp_path, capsys):

@@ -19,6 +19,7 @@ from net.backbone import build_backbone
 from net.irn import IRN, PathIndex, irn_loss
 from runtime import device, distributed
 from runtime.progress import progress
+from runtime.work_dir import log
 
 NAME = "train_irn"
 OUTPUTS = ("irn.pth",)
@@ -41,7 +42,8 @@ def run(flags: Flags, work_dir, data_set, ids: list[str]) -> dict:
     backbone = flags[BackboneChoice].backbone
     model = IRN(build_backbone(backbone))
     require_radius(settings.radius, crop, model.stride)
-    network.initialise_backbone(model.backbone, backbone, flags[Weights].weights)
+    if not network.initialise_backbone(model.backbone, backbone, flags[Weights].weights):
+        log.warning("--weights none: IRN does not train its backbone, so it learns edges from random features")
     device.lay_out(model, hardware.channels_last, hardware.compile)
     model.to(compute.device).train()
     optimizer, scheduler = engine.poly_sgd(

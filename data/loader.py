@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -204,7 +205,7 @@ def same_size_batches(ids: list[str], image_path: Callable, batch_size: int, win
             yield from (group[i:i + batch_size] for i in range(0, len(group), batch_size))
 
 
-def follow_parent(_worker: int = 0) -> None:
+def follow_parent() -> None:
     """In a worker process: leave signals to the parent, and end when it does, even by SIGKILL.
 
     Terminals and launchers signal a whole process group, so workers have one of their own. They must not ignore
@@ -217,11 +218,17 @@ def follow_parent(_worker: int = 0) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)                                  # PR_SET_PDEATHSIG
 
 
+def start_worker(_worker: int) -> None:
+    """Of a loader: OpenCV's threads would be as many as there are cores in each of the workers."""
+    follow_parent()
+    cv2.setNumThreads(0)
+
+
 def train_loader(dataset: Dataset, order: Order, first_step: int = 0, num_workers: int = 0,
                  pin_memory: bool = False) -> DataLoader:
     """Batches of `dataset` from `first_step` on. pin_memory: they go to a GPU."""
     return DataLoader(dataset, batch_sampler=EpochBatches(order, first_step), num_workers=num_workers,
-                      pin_memory=pin_memory, worker_init_fn=follow_parent)
+                      pin_memory=pin_memory, worker_init_fn=start_worker)
 
 
 def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -233,4 +240,4 @@ def image_loader(dataset: ScaledImages, batches: Iterable[list[int]], num_worker
                  pin_memory: bool = False) -> DataLoader:
     """The given batches of `dataset`, in order. pin_memory: they go to a GPU."""
     return DataLoader(dataset, sampler=batches, batch_size=None, num_workers=num_workers, pin_memory=pin_memory,
-                      worker_init_fn=follow_parent)
+                      worker_init_fn=start_worker)

@@ -33,14 +33,16 @@ def initialise(model: SFCNet, backbone: str, source: str) -> bool:
     if source not in ("imagenet", "none") and weights.holds_network(source, "classifier."):
         weights.load_network(model, source)
         return True
-    return initialise_backbone(model.backbone, backbone, source)
+    if initialise_backbone(model.backbone, backbone, source):
+        return True
+    log.info("--weights none: random weights, so BatchNorm is trained too (add --train_stem: without it the first two "
+             "stages stay random)")
+    return False
 
 
 def initialise_backbone(model: Backbone, backbone: str, source: str) -> bool:
-    """Load initial weights into a backbone; True if its BatchNorm is to stay frozen. source: see initialise."""
+    """Load initial weights into a backbone; False if there are none. source: see initialise."""
     if source == "none":
-        log.info("--weights none: random weights, so BatchNorm is trained too (add --train_stem: without it the first "
-                 "two stages stay random)")
         return False
     if source == "imagenet":
         weights.imagenet_weights(model, backbone)

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from data.sample import InputError
@@ -25,6 +26,32 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return value
+
+
+def whole_number(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 0")
+    return value
+
+
+def positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
+
+
+def probability(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number between 0 and 1")
+    return value
+
+
+def path(text: str) -> str:
+    """One spelling of a path, since a run with another is one of other settings: a/b/ and a/./b are a/b."""
+    return os.path.normpath(text)
 
 
 def non_negative(text: str) -> float:
@@ -66,8 +93,8 @@ def small_shared_memory(workers: int) -> str:
 
     Batches wait in /dev/shm: with 16 workers about 1.1 GB of CAM inference at four scales.
     """
-    path = Path("/dev/shm")
-    size = shutil.disk_usage(path).total if path.exists() else math.inf
+    shared = Path("/dev/shm")
+    size = shutil.disk_usage(shared).total if shared.exists() else math.inf
     if size >= workers * LOADER_BYTES:
         return ""
     needed = workers * LOADER_BYTES
@@ -93,8 +120,11 @@ def exit_with_message(action: Callable, out_flag: str = "--work_dir") -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
             raise
-        stop(2, f"{error.filename or out_flag}: {error.strerror}; make room or choose another {out_flag}, then the "
-                "same command goes on where this one stopped")
+        stop(2, f"{error.filename or out_flag}: {error.strerror}; make room or choose another {out_flag}; to go on "
+                f"where this one stopped:\n  {interrupt.command_to_go_on()}")
+    except BrokenProcessPool:
+        stop(1, "a process of the pool was killed, most likely for want of memory; with fewer --num_workers go on:\n  "
+                f"{interrupt.command_to_go_on()}")
     except RuntimeError as error:
         if not distributed.connection_lost(error):
             raise

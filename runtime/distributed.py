@@ -18,8 +18,9 @@ from torch.distributed.rendezvous import rendezvous
 
 from data.sample import InputError
 
-# How long processes wait for one that is alive but slow, as rank 0 when it removes old files.
-TIMEOUT = timedelta(minutes=30)
+# How long processes wait for one that is alive but slow: stages that share images meet only at their end. One that has
+# died is noticed at once, by its closed connection.
+TIMEOUT = timedelta(days=1)
 
 _store = None                          # torchrun's key-value store, which outlives each of the processes
 

@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from runtime import distributed
 
@@ -59,10 +60,12 @@ def check() -> None:
 
 
 def command_to_go_on() -> str:
-    """The command of this process, for the user to type again (without --overwrite, which would start anew)."""
+    """The command of this process, for the user to type again: of a single stage without --overwrite, which would start
+    it anew; the chain needs it for the stages to come."""
     spec = sys.modules["__main__"].__spec__
     program = [sys.argv[0]]
     if spec and spec.origin == sys.argv[0]:                         # python -m tools.reproduce
         program = ["-m", spec.name]
-    flags = [word for word in sys.argv[1:] if word != "--overwrite"]
+    chain = Path(sys.argv[0]).stem == "run_sample"
+    flags = [word for word in sys.argv[1:] if chain or word != "--overwrite"]
     return shlex.join([*distributed.launcher(), *program, *flags])

@@ -201,7 +201,9 @@ def test_too_little_disk_is_said_before_the_work(copy, command, capsys, monkeypa
 
 def test_numbers_out_of_range(command, capsys, tmp_path):
     for flags in (("--crop_size", "0"), ("--lr", "-1"), ("--scales", "1.0,zero"), ("--resize_long", "9,3"),
-                  ("--batch_size", "500"), ("--device", "abacus")):
+                  ("--batch_size", "500"), ("--device", "abacus"), ("--seed", "-1"), ("--num_workers", "-1"),
+                  ("--walk_exp", "-1"), ("--crf_gaussian_sxy", "0"), ("--crf_bilateral_srgb", "0"),
+                  ("--crf_gt_prob", "1"), ("--seg_crf_bilateral_sxy", "0")):
         assert command("train_sfc", "--work_dir", tmp_path / "run", *flags) == 2
         error = capsys.readouterr().err
         assert flags[0].lstrip("-") in error and "Traceback" not in error

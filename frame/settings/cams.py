@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 from frame.flags import Group, option
 from refine.crf import CRF
-from runtime.command import non_negative, number_list, positive_int, size_range
+from runtime.command import non_negative, number_list, path, positive, positive_int, probability, size_range
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ class Calibration(Group, title="shared feature calibration"):
 
 @dataclass(frozen=True)
 class Inference(Group, title="inference"):
-    checkpoint: str | None = option(None, "trained SFC network, ours or the authors'; default sfc.pth of the run")
+    checkpoint: str | None = option(None, "trained SFC network, ours or the authors'; default sfc.pth of the run",
+                                    path)
     scales: tuple[float, ...] = option((1.0, 0.5, 1.5, 2.0), "image scales, each with its mirror image", number_list)
     mask_cam: bool = option(False, "set absent classes to 0 before PCM, as in training (release: not at inference)")
     cam_batch_size: int = option(8, "images of equal size at a time", positive_int)
@@ -110,11 +111,11 @@ class FinalMask(Group, title="M_final for pseudo masks"):
 @dataclass(frozen=True)
 class LabelCrf(Group, title="label-CRF", prefix="crf_"):
     iterations: int = option(12, "mean-field iterations (a second branch of the release; IRN 10)", positive_int)
-    gt_prob: float = option(CRF().gt_prob, "probability that a given label is right", non_negative)
-    gaussian_sxy: float = option(CRF().gaussian_sxy, "Gaussian term: pixels", non_negative)
+    gt_prob: float = option(CRF().gt_prob, "probability that a given label is right", probability)
+    gaussian_sxy: float = option(CRF().gaussian_sxy, "Gaussian term: pixels", positive)
     gaussian_compat: float = option(CRF().gaussian_compat, "Gaussian term: weight", non_negative)
-    bilateral_sxy: float = option(CRF().bilateral_sxy, "bilateral term: pixels", non_negative)
-    bilateral_srgb: float = option(CRF().bilateral_srgb, "bilateral term: grey levels", non_negative)
+    bilateral_sxy: float = option(CRF().bilateral_sxy, "bilateral term: pixels", positive)
+    bilateral_srgb: float = option(CRF().bilateral_srgb, "bilateral term: grey levels", positive)
     bilateral_compat: float = option(CRF().bilateral_compat, "bilateral term: weight", non_negative)
 
     @property

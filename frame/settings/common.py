@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from frame.flags import Group, option
 from net.backbone import BACKBONES
-from runtime.command import default_workers, positive_int
+from runtime.command import default_workers, path, positive_int, whole_number
 from runtime.device import AMP_TYPES, AUTO
 
 DATA_SETS = ("voc12", "coco14")              # frame/data_sets.py has an entry for each
@@ -16,7 +16,7 @@ def label_source(text: str) -> str:
     """xml, masks, or the name of a CSV file."""
     if text not in ("xml", "masks") and not text.lower().endswith(".csv"):
         raise argparse.ArgumentTypeError(f"{text} is neither xml nor masks nor the name of a .csv file")
-    return text
+    return text if text in ("xml", "masks") else path(text)
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class Run(Group, title="run"):
     preset: str = option("released", "defaults of the method: what the authors released, the paper to the letter, "
                          "the settings of the bundled small images, or of photographs on a CPU; single flags still win",
                          choices=PRESETS, changes_result=False)
-    seed: int = option(0, "seed of every random choice", int)
-    num_workers: int = option(default_workers(), "processes that load or compute, a rank", int, changes_result=False)
+    seed: int = option(0, "seed of every random choice", whole_number)
+    num_workers: int = option(default_workers(), "processes that load or compute, a rank", whole_number,
+                              changes_result=False)
     device: str = option(AUTO, "torch device of the networks: cpu, cuda, cuda:1; auto is the GPU if there is one",
                          changes_result=False)
     overwrite: bool = option(False, "replace what the work directory holds of another configuration; a stage script of "
@@ -38,12 +39,12 @@ class Run(Group, title="run"):
 @dataclass(frozen=True)
 class Data(Group, title="data set"):
     dataset: str = option("voc12", "layout of the data set", choices=DATA_SETS)
-    voc12_root: str | None = option(None, "data set in VOC layout: the folder that holds JPEGImages")
+    voc12_root: str | None = option(None, "data set in VOC layout: the folder that holds JPEGImages", path)
     labels: str = option("xml", "voc12: source of the image-level labels: xml (Annotations/*.xml), masks (their class "
                          "indices), or a CSV file of image,labels (docs/LABELS.md)", label_source)
-    coco_root: str | None = option(None, "coco14: the folder that holds train2014 and val2014")
-    coco_prepared: str | None = option(None, "coco14: what coco14/prepare.py wrote (its --out)")
-    coco_masks: str | None = option(None, "coco14: folder of ready-made masks, if it was prepared from them")
+    coco_root: str | None = option(None, "coco14: the folder that holds train2014 and val2014", path)
+    coco_prepared: str | None = option(None, "coco14: what coco14/prepare.py wrote (its --out)", path)
+    coco_masks: str | None = option(None, "coco14: folder of ready-made masks, if it was prepared from them", path)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class BackboneChoice(Group, title="backbone"):
 @dataclass(frozen=True)
 class Weights(Group, title="initial weights"):
     weights: str = option("imagenet", "initial weights: imagenet (torchvision, or the packages of the backbone), none, "
-                          "or a file (ours, the authors', or torchvision's state dict)")
+                          "or a file (ours, the authors', or torchvision's state dict)", path)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from frame.flags import Group, option
 from refine.pseudo_mask import Walk
-from runtime.command import non_negative, positive_int
+from runtime.command import non_negative, positive_int, whole_number
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class MaskSource(Group, title="source of the pseudo masks"):
 @dataclass(frozen=True)
 class RandomWalk(Group, title="pseudo masks", prefix="walk_"):
     beta: float = option(Walk().beta, "exponent of the affinity along edges", non_negative)
-    exp: int = option(Walk().exp_times, "the transition matrix is applied 2^this times", int)
+    exp: int = option(Walk().exp_times, "the transition matrix is applied 2^this times", whole_number)
     radius: int = option(Walk().radius, "reach of one step in cells of 4 pixels", positive_int)
     power: float = option(Walk().power, "exponent of the foreground CAM before the walk (release; IRN 1)", non_negative)
     background: float = option(Walk().background, "background of the walked foreground, whose maximum is 1",

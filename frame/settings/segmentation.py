@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from frame.flags import Group, option
 from net.deeplabv2 import RESNET101_BLOCKS
 from refine.crf import CRF
-from runtime.command import non_negative, number_list, positive_int
+from runtime.command import non_negative, number_list, path, positive, positive_int
 from voc12.submission import COMPETITIONS
 
 SEG_NETS = ("deeplabv2_resnet101", "deeplabv1_resnet38")
@@ -59,7 +59,7 @@ class SegNetwork(Group, title="segmentation network", prefix="seg_"):
     net: str = option(SEG_NETS[0], "segmentation network", choices=SEG_NETS)
     init: str = option("imagenet", "initial weights: imagenet (torchvision's ResNet-101), none, or a file (ours, names "
                        "of torchvision or deeplab-pytorch, SEAM's ResNet38 as a state dict); the order of colours and "
-                       "the mean of the images follow from it")
+                       "the mean of the images follow from it", path)
     width: int = option(64, "channels of the first convolution", positive_int)
     blocks: tuple[int, ...] = option(RESNET101_BLOCKS, "bottlenecks of the four layers of deeplabv2_resnet101",
                                      block_counts)
@@ -68,7 +68,7 @@ class SegNetwork(Group, title="segmentation network", prefix="seg_"):
 @dataclass(frozen=True)
 class SegLabels(Group, title="masks to train on"):
     label_dir: str | None = option(None, "folder of masks ID.png to train on, such as SegmentationClassAug; default "
-                                   "sem_seg of the work directory")
+                                   "sem_seg of the work directory", path)
     balanced_ce: bool = option(False, "mean of the cross-entropies of background and foreground pixels")
 
 
@@ -116,10 +116,10 @@ class SegTest(Group, title="prediction and scores", prefix="seg_"):
     test_flip: bool | None = own(OWN_TEST, "test_flip", "average with the mirrored image")
     crf: bool = option(True, "refine the predictions with a dense CRF too")
     crf_iterations: int | None = own(OWN_TEST, "crf_iterations", "mean-field iterations", positive_int)
-    crf_gaussian_sxy: float | None = own(OWN_TEST, "crf_gaussian_sxy", "Gaussian term: pixels", non_negative)
+    crf_gaussian_sxy: float | None = own(OWN_TEST, "crf_gaussian_sxy", "Gaussian term: pixels", positive)
     crf_gaussian_compat: float | None = own(OWN_TEST, "crf_gaussian_compat", "Gaussian term: weight", non_negative)
-    crf_bilateral_sxy: float | None = own(OWN_TEST, "crf_bilateral_sxy", "bilateral term: pixels", non_negative)
-    crf_bilateral_srgb: float | None = own(OWN_TEST, "crf_bilateral_srgb", "bilateral term: grey levels", non_negative)
+    crf_bilateral_sxy: float | None = own(OWN_TEST, "crf_bilateral_sxy", "bilateral term: pixels", positive)
+    crf_bilateral_srgb: float | None = own(OWN_TEST, "crf_bilateral_srgb", "bilateral term: grey levels", positive)
     crf_bilateral_compat: float | None = own(OWN_TEST, "crf_bilateral_compat", "bilateral term: weight", non_negative)
     crf_image: str | None = own(OWN_TEST, "crf_image", "what the CRF sees: the true image, or what deeplab-pytorch "
                                 "gives it: BGR minus the mean as bytes, which wrap around", choices=("true", "wrapped"))

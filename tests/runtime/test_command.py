@@ -1,0 +1,26 @@
+"""Messages instead of tracebacks, and the command to go on with."""
+
+import sys
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+
+from runtime import interrupt
+from runtime.command import exit_with_message
+
+
+@pytest.mark.parametrize("script, kept", [("run_sample.py", True), ("train_sfc.py", False)])
+def test_the_chain_needs_overwrite_to_go_on_and_a_stage_would_start_anew(script, kept, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [script, "--work_dir", "a b", "--overwrite", "--lr", "1"])
+    words = ["--overwrite"] if kept else []
+    assert interrupt.command_to_go_on() == " ".join(["python", script, "--work_dir", "'a b'", *words, "--lr", "1"])
+
+
+def test_a_killed_process_of_the_pool(capsys):
+    def die():
+        raise BrokenProcessPool("a child process terminated abruptly")
+
+    with pytest.raises(SystemExit) as stop:
+        exit_with_message(die)
+    error = capsys.readouterr().err
+    assert stop.value.code == 1 and "want of memory" in error and "--num_workers" in error

@@ -22,7 +22,7 @@ from frame.settings.common import Data, Run
 from frame.settings.irn import MaskSource
 from frame.stage import open_work_dir, run_stage
 from runtime import distributed
-from runtime.command import exit_with_message
+from runtime.command import exit_with_message, require_place
 from runtime.work_dir import RESULT, log
 
 
@@ -52,6 +52,8 @@ def check_chain(flags: Flags) -> None:
     from check.preflight import preflight
 
     chain = flags[Chain]
+    if chain.check_json:
+        require_place(chain.check_json, "--check_json")
     names = choose_stages(chain, flags[MaskSource].with_irn)
     findings = preflight([importlib.import_module(name) for name in names], flags, chain.check == "full")
     if distributed.is_main():

@@ -20,7 +20,7 @@ from paper.series import ROOT, Choices, Run, RunSeries
 from report.finished_run import FinishedRun
 from report.published import figure_settings
 from runtime import interrupt
-from runtime.command import default_workers
+from runtime.command import default_workers, name_list
 from runtime.progress import progress
 
 
@@ -82,7 +82,7 @@ class Reproduction:
         number, series = self.choices.figure, self.series[0]
         runs = {setting: FinishedRun(series.run_folder(Run(setting, self.choices.seeds[0], "make_cam")))
                 for setting in figure_settings(number)}
-        ids = self.choices.ids.split(",") if self.choices.ids else []
+        ids = name_list(self.choices.ids) if self.choices.ids else []
         return write_figure(number, runs, ids, self.choices.out / f"{self.choices.series_name}_figure{number}.png")
 
     # --- running --------------------------------------------------------------------------------------------

@@ -78,16 +78,28 @@ class Predictor:
         self.max_side = max_side or self._own_max_side()
         self.sfc, self.irn = self._load_sfc(), self._load_irn()
         if not (self.sfc or self.segmentation):
-            raise InputError(f"{self.run.path}: neither {self.flags[Selection].result} nor deeplab.pth in it; name the "
+            raise InputError(self._without_sfc() if self.flags[Inference].checkpoint else
+                             f"{self.run.path}: neither {self.flags[Selection].result} nor deeplab.pth in it; name the "
                              "work directory of a trained run")
 
     def _load_segmentation(self, device: str) -> Trained | None:
         path = self.run.path / "deeplab.pth"
         return Trained(path, self.flags[SegTest], device, num_workers=0) if path.exists() else None
 
+    @property
+    def _sfc_path(self) -> Path:
+        return Path(self.flags[Inference].checkpoint or self.run.path / self.flags[Selection].result)
+
+    def _without_sfc(self) -> str:
+        """What to say where the CAM network is needed and missing."""
+        if self.flags[Inference].checkpoint:
+            return (f"{self._sfc_path}: missing, the --checkpoint that {self.run.path} was made with; restore it, or "
+                    "start where the run was started if its path is relative")
+        return f"{self._sfc_path}: missing; train_sfc.py makes it"
+
     def _load_sfc(self):
         """The CAM network, in evaluation mode."""
-        path = Path(self.flags[Inference].checkpoint or self.run.path / self.flags[Selection].result)
+        path = self._sfc_path
         if not path.exists():
             return None
         model = network.load_sfc(self.flags[Network], self.backbone, len(self.class_names), path)
@@ -174,7 +186,7 @@ class Predictor:
         labels  class names of each image; None, for one image or for all: what the classifier says
         """
         if not self.sfc:
-            raise InputError(f"{self.run.path}: no {self.flags[Selection].result} in it; train_sfc.py makes it")
+            raise InputError(self._without_sfc())
         images = list(images)
         out = []
         for image, names in zip(images, labels or [None] * len(images), strict=True):

@@ -82,6 +82,22 @@ def size_range(text: str) -> tuple[int, int] | None:
     return low, high
 
 
+def name_list(text: str) -> list[str]:
+    """Comma-separated names, which may hold spaces but not at their ends."""
+    return [part.strip() for part in text.split(",")]
+
+
+def require_place(path: str | Path, flag: str) -> None:
+    """Raise InputError, before the work, unless the file `path` that `flag` names can be written."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, but {flag} names a file to write; add its name")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}; make it, or choose another {flag}")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: nothing can be written into {path.parent}; choose another {flag}")
+
+
 def default_workers() -> int:
     """The cores that this process may use, at most 16; those of a node are divided between its processes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

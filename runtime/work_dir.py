@@ -258,7 +258,7 @@ def read_json(path: Path) -> dict:
     """A JSON object; {} where there is no file. Raises InputError when it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except ValueError as error:
         raise InputError(f"{path}: damaged ({error}); delete it, or choose another --work_dir") from None

@@ -12,6 +12,7 @@ from frame.settings.common import Data, Run
 from frame.settings.segmentation import SegTest, ServerArchive
 from frame.stage import open_work_dir
 from runtime import distributed
+from runtime.command import require_place
 from runtime.work_dir import log
 from segmentation.prediction import Prediction, Trained, final_mask
 from voc12.submission import check_archive, write_archive
@@ -22,6 +23,7 @@ def write_test_archive(flags: Flags) -> None:
     use = flags[ServerArchive]
     if use.split != "test" or not use.zip:
         raise InputError("--split test and --zip FILE belong together; give both, or none to score val")
+    require_place(use.zip, "--zip")
     work_dir, data_set = open_work_dir(flags[Run]), open_data_set(flags[Data])
     if not data_set.test_server:
         raise InputError("--split test: only PASCAL VOC has this server; give --voc12_root")

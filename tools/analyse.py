@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])     # the repository, also for python tools/analyse.py
 
 from data.sample import write_text
-from runtime.command import default_workers, exit_with_message, positive_int
+from runtime.command import default_workers, exit_with_message, positive_int, require_place
 from runtime.device import AUTO
 
 
@@ -39,6 +39,8 @@ def main(argv=None) -> None:
         # Late, so that --help is quick.
         from paper.analysis import analyse
         from paper.analysis_page import across_runs, summary
+        if args.out:
+            require_place(args.out, "--out")
         results = []
         for path in args.runs:
             results.append(analyse(path, args.ids_list, args.train_list, args.limit, args.num_workers, args.device))
@@ -49,7 +51,7 @@ def main(argv=None) -> None:
         if args.out:
             write_text(args.out, f"{text}\n")
 
-    exit_with_message(run)
+    exit_with_message(run, "--out")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])     # the repository, also for python tools/export.py
 
 from data.sample import InputError
-from runtime.command import default_workers, exit_with_message, positive_int
+from runtime.command import default_workers, exit_with_message, positive_int, require_place
 
 
 def main(argv=None) -> None:
@@ -26,6 +26,7 @@ def main(argv=None) -> None:
     args = parser.parse_args(argv)
 
     def write() -> None:
+        require_place(args.coco, "--coco")
         # Late, so that --help is quick.
         try:
             from coco14.regions import write_coco_json

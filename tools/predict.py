@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])     # the repository, also for python tools/predict.py
 
-from runtime.command import default_workers, exit_with_message, non_negative, positive_int
+from runtime.command import default_workers, exit_with_message, name_list, non_negative, positive_int
 
 
 def main(argv=None) -> None:
@@ -25,8 +25,8 @@ def main(argv=None) -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN", help="work directory of a trained run")
     parser.add_argument("--images", metavar="FOLDER", required=True, help="folder of images of any size and format")
-    parser.add_argument("--labels", metavar="A,B", help="class names that every image shows; default: those that the "
-                                                        "classifier sees")
+    parser.add_argument("--labels", metavar="A,B",
+                        help="class names that every image shows; default: those that the classifier sees")
     parser.add_argument("--threshold", type=non_negative, default=0.5, metavar="P",
                         help="probability from which on the classifier sees a class (%(default)s)")
     parser.add_argument("--max_side", type=positive_int, metavar="PIXELS",
@@ -41,11 +41,11 @@ def main(argv=None) -> None:
         # Late, so that --help is quick.
         from predict.folder import Request, predict_folder
         from predict.predictor import Predictor
-        labels = args.labels.split(",") if args.labels else None
+        labels = name_list(args.labels) if args.labels else None
         request = Request(Path(args.images), labels, args.threshold, Path(args.out or Path(args.run) / "predict"))
         print(predict_folder(Predictor(args.run, args.device, args.max_side), request, args.num_workers))
 
-    exit_with_message(predict)
+    exit_with_message(predict, "--out")
 
 
 if __name__ == "__main__":

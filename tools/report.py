@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])     # the repository, also for python tools/report.py
 
-from runtime.command import exit_with_message
+from runtime.command import exit_with_message, require_place
 
 
 def main(argv=None) -> None:
@@ -22,12 +22,14 @@ def main(argv=None) -> None:
     def write() -> None:
         # Late, so that --help and the refusal of a folder without a run are quick.
         from report.finished_run import FinishedRun
+        if len(args.runs) > 1:
+            require_place(args.out, "--out")
         for path in args.runs:
             FinishedRun(path)
         from report.page import write_comparison, write_report
         print(write_report(args.runs[0]) if len(args.runs) == 1 else write_comparison(args.runs, args.out))
 
-    exit_with_message(write)
+    exit_with_message(write, "--out")
 
 
 if __name__ == "__main__":

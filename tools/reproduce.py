@@ -90,7 +90,7 @@ def main(argv=None) -> None:
         from paper.series import Choices
         Reproduction(Choices(**vars(args))).run(shlex.join(["python", "-m", "tools.reproduce", *sys.argv[1:]]))
 
-    exit_with_message(run)
+    exit_with_message(run, "--out")
 
 
 if __name__ == "__main__":

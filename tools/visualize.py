@@ -9,13 +9,13 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])     # the repository, also for python tools/visualize.py
 
-from runtime.command import exit_with_message
+from runtime.command import exit_with_message, name_list
 
 
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", metavar="RUN", help="work directory of a run")
-    parser.add_argument("--ids", required=True, help="comma-separated image ids")
+    parser.add_argument("--ids", type=name_list, required=True, help="comma-separated image ids")
     parser.add_argument("--out", metavar="DIR", help="folder to write; default: RUN/pictures")
     args = parser.parse_args(argv)
 
@@ -23,10 +23,10 @@ def main(argv=None) -> None:
         # Late, so that --help is quick.
         from report.finished_run import FinishedRun
         from report.pictures import write_strips
-        for path in write_strips(FinishedRun(args.run), args.ids.split(","), args.out):
+        for path in write_strips(FinishedRun(args.run), args.ids, args.out):
             print(path)
 
-    exit_with_message(write)
+    exit_with_message(write, "--out")
 
 
 if __name__ == "__main__":

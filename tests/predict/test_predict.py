@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data.sample import read_list, read_photo
+from data.sample import InputError, read_list, read_photo
 from data.transforms import resize
 from predict.folder import Request, predict_folder
 from predict.predictor import Predictor
@@ -117,7 +117,7 @@ def test_labels_and_threshold_choose_the_classes(finished, predictor, photos, tm
         assert run(finished, photos, tmp_path / "out", *flags) == 0
         return json.loads((tmp_path / "out/scores.json").read_text())["a"]["classes"]
 
-    assert classes_of("--labels", f"{last},{first}") == [first, last]
+    assert classes_of("--labels", f"{last}, {first}") == [first, last]
     assert classes_of("--threshold", "0") == list(predictor.class_names)
     assert classes_of("--threshold", "1") == []
     for kind in ("label_crf", "walk"):
@@ -173,5 +173,15 @@ def test_refused(finished, photos, tmp_path, capsys):
 
 def test_a_run_without_networks(copy):
     (copy / "sfc.pth").unlink()
-    with pytest.raises(Exception, match=r"neither sfc\.pth nor deeplab\.pth"):
+    with pytest.raises(InputError, match=r"neither sfc\.pth nor deeplab\.pth"):
+        Predictor(copy, "cpu")
+
+
+def test_a_run_whose_checkpoint_is_gone(copy):
+    """Another's file, by a path that may be relative to where the run was started."""
+    (copy / "sfc.pth").unlink()
+    config = json.loads((copy / "config.json").read_text())
+    config["make_cam"]["settings"]["checkpoint"] = "authors/best.pth"
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"^authors/best\.pth: missing, the --checkpoint that .*copy was made with; "):
         Predictor(copy, "cpu")

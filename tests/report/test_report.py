@@ -276,7 +276,7 @@ def test_damaged_runs_are_named(copied, name, content, capsys):
 
 
 def test_strips_as_png(made, tmp_path, capsys):
-    visualize_command.main([str(made), "--ids", "mini_train_0001,mini_train_0002", "--out", str(tmp_path / "out")])
+    visualize_command.main([str(made), "--ids", "mini_train_0001, mini_train_0002", "--out", str(tmp_path / "out")])
     paths = capsys.readouterr().out.split()
     assert [path.rsplit("/", 1)[1] for path in paths] == ["mini_train_0001.png", "mini_train_0002.png"]
     assert Image.open(paths[0]).size[0] > 8 * 200

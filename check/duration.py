@@ -106,6 +106,7 @@ def like_this(work_dir: Path, stage: str, wanted: dict[str, Any], machine_name: 
             continue
         machine, settings = entry.get("machine", {}), entry.get("settings", {})
         if (entry.get("complete") and machine.get("hardware") == machine_name and "seconds" in machine
+                and "earlier" not in machine
                 and all(settings.get(name) == wanted[name] for name in same)):
             found.append((machine["finished"], path.parent, entry))
     return max(found, key=lambda run: run[0])[1:] if found else None

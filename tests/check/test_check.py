@@ -130,6 +130,25 @@ def test_what_cannot_be_read_beside_the_run_is_passed_over(found, tmp_path):
     assert "not known: train_sfc" in said(found(duration.check, ["train_sfc"]), WARNING)
 
 
+def test_time_is_that_of_a_complete_run_times_the_work(found, finished, tmp_path):
+    config = json.loads((finished / "config.json").read_text())
+    config["make_cam"]["machine"] |= {"seconds": 300.0}
+    (tmp_path / "list.txt").write_text("mini_train_0000\nmini_train_0001\n")
+    beside = ["--work_dir", tmp_path / "next"]
+    (tmp_path / "other").mkdir()
+
+    def about(complete, *flags):
+        config["make_cam"]["complete"] = complete
+        (tmp_path / "other/config.json").write_text(json.dumps(config))
+        return said(found(duration.check, ["make_cam"], *beside, *flags), OK)
+
+    assert "make_cam: about 5 min (measured in other)" in about(True)
+    assert "make_cam: about 25 s (measured in other)" in about(True, "--infer_list", tmp_path / "list.txt")
+    assert "measured in other" not in about(False)
+    config["make_cam"]["machine"]["earlier"] = {}                # interrupted: the seconds are those of its last part
+    assert "measured in other" not in about(True)
+
+
 def test_time_follows_the_work(found, finished, tmp_path):
     def entry(epochs, images):
         return {"sfc_epochs": epochs, "images": f"{images} ids, checksum 0"}
@@ -174,6 +193,20 @@ def test_training_takes_its_memory_by_the_crop(found, monkeypatch):
     found(memory.check, ["train_sfc"])
     few, many = (seen[0].bytes(images) for images in (4, 24))
     assert many - few > 20 * 3 * 64 * 64 * 4                                    # at least their pixels as float32
+    found(memory.check, ["train_sfc"], "--no-ibr")
+    assert few - seen[1].bytes(4) == 4 * 3 * 64 * 64                             # the bank: a crop of each class
+
+
+def test_training_keeps_momentum_of_what_is_trained():
+    model = torch.nn.Linear(100, 50, device="meta")
+    model.bias.requires_grad_(False)
+
+    def loss():
+        return model(torch.empty(1, 100, device="meta")).sum()
+
+    without = memory.peak_bytes(model, lambda: loss().backward())
+    model.zero_grad()
+    assert memory.training_bytes(model, loss) - without == 4 * 100 * 50
 
 
 # --- weights --------------------------------------------------------------------------------------------------

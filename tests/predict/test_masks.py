@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data.cam_store import CamRecord
 from frame.settings.segmentation import OWN_TEST, SegTest, with_own_values
-from predict.folder import heat_maps
+from predict import folder
+from predict.folder import Job, heat_maps, write_files
 from predict.masks import LABEL_CRF, SEGMENTATION, WALK, Recipe, masks_of
 from predict.predictor import Evidence
 from refine.crf import CRF
@@ -83,3 +85,18 @@ def test_heat_maps_are_of_their_class(evidence):
     for name, (hot, cold) in {"third": (LEFT, RIGHT), "fifth": (RIGHT, LEFT)}.items():
         columns = red[name].mean(0).reshape(SIDE, 2).mean(1)
         assert columns[hot].mean() > columns[cold].mean() + 20
+    without = heat_maps(grey, classes, RECIPE._replace(ir_weight=0.0), evidence)["fifth"]      # M_P alone shows it
+    assert np.ptp(without, axis=(0, 1)).max() == 0
+
+
+def test_the_overlay_is_of_the_best_mask(evidence, tmp_path, monkeypatch):
+    first, best = np.zeros((2, SIDE, SIDE), np.uint8)
+    best[:, LEFT] = 1
+    monkeypatch.setattr(folder, "masks_of", lambda *_: {LABEL_CRF: first, WALK: best})
+    for name in ("heat", "overlay", LABEL_CRF, WALK):
+        (tmp_path / name).mkdir()
+    Image.fromarray(evidence.image).save(tmp_path / "a.png")
+    write_files(tmp_path, ("a", "b", "third", "d", "fifth"), RECIPE, Job(tmp_path / "a.png", evidence, on_page=False))
+    overlay = np.asarray(Image.open(tmp_path / "overlay/a.jpg")).astype(int)
+    assert (abs(overlay - evidence.image)[:, :SIDE // 2 - 2].max(2) > 50).all()
+    assert (abs(overlay - evidence.image)[:, SIDE // 2 + 8:] < 50).all()

@@ -11,8 +11,8 @@ from frame.stage import Stage
 from runtime.progress import progress
 
 BY_ITSELF = {"environment": environment.check, "work directory": work_dir.check}
-ON_IMAGES = {"data set": images.check, "weights": weights.check, "memory": memory.check, "disk": work_dir.check_disk,
-             "time": duration.check}
+ON_IMAGES = {"data set": images.check, "results": work_dir.check_results, "weights": weights.check,
+             "memory": memory.check, "disk": work_dir.check_disk, "time": duration.check}
 
 
 def preflight(stages: Sequence[Stage], flags: Flags, full: bool) -> list[Finding]:

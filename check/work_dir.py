@@ -16,26 +16,28 @@ from frame.settings.cams import Calibration, Inference, Selection, SfcTraining
 from frame.settings.common import Run
 from frame.settings.irn import MaskSource
 from frame.settings.segmentation import SegLabels, SegTest
-from runtime.work_dir import setting_differences
 
 MASK_BYTES = 0.05                  # of a pixel of an IR label or a mask as PNG
 BESIDES = 50e6                     # bytes of logs, curves and the report
 
 
 def check(plan: Plan) -> Iterator[Finding]:
-    """What lies there already, and whether the stages can write beside it."""
+    """What is complete there, and whether the stages can write beside it."""
     folder = existing_folder(plan.work_dir)
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         yield Finding("work directory", ERROR, f"{plan.work_dir}: cannot be written", "choose another with --work_dir")
         return
     done = [name for name in plan.names if plan.is_complete(name)]
     yield Finding("work directory", OK, f"{plan.work_dir}: complete there: {', '.join(done) or 'nothing'}")
-    for stage in plan.stages:
-        found = plan.config.get(stage.NAME, {}).get("settings", {})
-        wanted = plan.flags.settings(stage.OPTIONS)
-        lines = setting_differences({name: value for name, value in found.items() if name in wanted}, wanted)
-        if found and lines and not plan.flags[Run].overwrite:
-            yield Finding("work directory", ERROR, f"holds {stage.NAME} of another configuration: {'; '.join(lines)}",
+
+
+def check_results(plan: Plan) -> Iterator[Finding]:
+    """Whether results that lie there are of these settings and lists, and those that are read will be there."""
+    for name, lines in plan.differences().items():
+        if plan.flags[Run].overwrite:
+            yield Finding("work directory", OK, f"does {name} again, because of {'; '.join(lines)}")
+        else:
+            yield Finding("work directory", ERROR, f"holds {name} of another configuration: {'; '.join(lines)}",
                           "choose another --work_dir, or --overwrite to replace it and what depends on it")
     yield from missing_input(plan)
 

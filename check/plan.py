@@ -81,7 +81,7 @@ class Plan:
         entries, out = dict(self.config), {}
         for stage in self.stages:
             found, wanted = self.config.get(stage.NAME), self.entry(stage, entries)
-            if self.has_results(stage):
+            if found is not None and self.has_results(stage):
                 lines = entry_differences(found, wanted)
                 if lines:
                     out[stage.NAME] = lines

@@ -128,8 +128,6 @@ def analyse(path: str | Path, ids_list: str | None = None, train_list: str | Non
 def checked_run(path: str | Path) -> FinishedRun:
     """The run, with everything an analysis reads but single images."""
     run = FinishedRun(path)
-    if not run.data_set:
-        raise InputError(run.data_set_problem)
     for stage, output in (("train_sfc", "sfc.pth"), ("make_cam", "cam")):
         if stage not in run.stages or not (run.path / output).exists():
             raise InputError(f"{run.path / output}: missing; run {stage}.py with --work_dir {run.path}")

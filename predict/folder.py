@@ -149,9 +149,9 @@ def heat_maps(image: np.ndarray, class_names: tuple[str, ...], recipe: Recipe,
     if evidence.record is None:
         return {}
     cam = final_cam(*full_size_cams(evidence.record, offset=None), recipe.ir_weight)
-    cam = torch.nn.functional.interpolate(cam[None], image.shape[:2], mode="bilinear", align_corners=False)[0].numpy()
+    cam = torch.nn.functional.interpolate(cam[None], image.shape[:2], mode="bilinear", align_corners=False)[0]
     return {class_names[index - 1]: heat_map(image, of_class)
-            for index, of_class in zip(evidence.record.classes, cam[1:])}
+            for index, of_class in zip(evidence.record.classes, cam[1:].numpy())}
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:

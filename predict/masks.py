@@ -60,6 +60,6 @@ def masks_of(evidence: Evidence, recipe: Recipe) -> dict[str, np.ndarray]:
             if len(keys) > 1:                                       # without a class there is nothing to walk
                 cam = final_cam(*cams, recipe.mask_weight)
                 masks[WALK] = keys[pseudo_mask(cam, evidence.edge, recipe.stride, recipe.walk)]
-    if evidence.prediction:
+    if evidence.prediction and recipe.test:
         masks[SEGMENTATION] = final_mask(recipe.test, evidence.image, evidence.prediction)
     return {kind: mask.astype(np.uint8) for kind, mask in masks.items()}

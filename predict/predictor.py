@@ -159,12 +159,16 @@ class Predictor:
         scores = record = edge = prediction = None
         if self.sfc:
             scores = self.scores(image)
-            record = self.record(image, self.label(labels) if labels is not None else np.uint8(scores >= threshold))
+            record = self.record(image, self.present(scores, labels, threshold))
             edge = self.edge(image) if self.irn else None
         if self.segmentation and min(image.shape[:2]) >= self.segmentation.smallest_side:
             prediction = self.segmentation.predict("", scaled_tensors([image], self.segmentation.scales),
                                                    image.shape[:2])
         return Evidence(image, scores, record, edge, prediction)
+
+    def present(self, scores: np.ndarray, names: Iterable[str] | None, threshold: float) -> np.ndarray:
+        """(C,) 0/1: the classes of these names; without names those of at least `threshold`."""
+        return (scores >= threshold).astype(np.uint8) if names is None else self.label(names)
 
     def label(self, names: Iterable[str]) -> np.ndarray:
         """Class names -> (C,) uint8. Raises InputError for an unknown one."""
@@ -194,8 +198,8 @@ class Predictor:
                                 read_photo(image) if isinstance(image, str | Path) else image)
             small = self.fit(pixels)
             scores = self.scores(small)
-            present = np.uint8(scores >= threshold) if names is None else self.label(names)
-            out.append(self._named(self.record(small, present), scores, pixels.shape[:2]))
+            record = self.record(small, self.present(scores, names, threshold))
+            out.append(self._named(record, scores, pixels.shape[:2]))
         return out
 
     def _named(self, record: CamRecord, scores: np.ndarray, size: tuple[int, int]) -> Cams:

@@ -95,27 +95,25 @@ class FinishedRun:
     @property
     def benchmark(self) -> str | None:
         """Whose published numbers may stand beside the scores; see the data set's property of this name."""
-        if self.data_set:
+        if not self.data_set_problem:
             return self.data_set.benchmark
         return "voc12" if self.class_names == CLASS_NAMES else None
 
     # --- data set and classes -------------------------------------------------------------------------------
 
-    @property
-    def data_set(self) -> DataSet | None:
-        """The data set of the run, or None: then `data_set_problem` says why it cannot be used."""
-        return self._data_set_or_problem[0]
-
-    @property
-    def data_set_problem(self) -> str | None:
-        return self._data_set_or_problem[1]
+    @cached_property
+    def data_set(self) -> DataSet:
+        """The data set of the run. Raises InputError where it cannot be used any more."""
+        return open_data_set(self.flags[Data])
 
     @cached_property
-    def _data_set_or_problem(self) -> tuple[DataSet | None, str | None]:
+    def data_set_problem(self) -> str:
+        """Why the data set cannot be used; "" if it can."""
         try:
-            return open_data_set(self.flags[Data]), None
+            open_data_set(self.flags[Data])
         except InputError as error:
-            return None, str(error)
+            return str(error)
+        return ""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -124,7 +122,7 @@ class FinishedRun:
 
     @cached_property
     def _class_names_and_ordered(self) -> tuple[tuple[str, ...], bool]:
-        if self.data_set:
+        if not self.data_set_problem:
             return tuple(self.data_set.class_names), True
         if (self.path / "sfc.pth").exists():
             names = load_file(self.path / "sfc.pth").get("class_names")

@@ -138,7 +138,7 @@ def class_rows(run: FinishedRun) -> list[dict]:
 
 def picture_groups(run: FinishedRun, workers: int, device: str) -> tuple[list[tuple[str, list]], str | None]:
     """([(title, [(ScoredImage, {panel: data URI}), ...]), ...], why there are none or None)."""
-    if not run.data_set:
+    if run.data_set_problem:
         return [], run.data_set_problem
     images = score_images(run, workers)
     if not images:

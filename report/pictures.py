@@ -133,8 +133,6 @@ def strip(name: str, pictures: dict[str, np.ndarray], class_names):
 
 def write_strips(run: FinishedRun, ids: list[str], out: str | Path | None = None) -> Iterator[Path]:
     """Write DIR/ID.png of each id, by default into RUN/pictures, and yield its path; errors as stage_pictures."""
-    if not run.data_set:
-        raise InputError(run.data_set_problem)
     for name in ids:
         if name != Path(name).name or not run.data_set.image_path(name).exists():
             raise InputError(f"--ids {name}: the data set {run.data_set.root} has no such image; give ids of its lists")

@@ -38,8 +38,6 @@ def main(argv=None) -> None:
         if not run.config.get("make_sem_seg_labels", {}).get("complete"):
             raise InputError(f"{args.run}: no pseudo masks, or not all of them; make_sem_seg_labels.py makes them")
         data_set = run.data_set
-        if not data_set:
-            raise InputError(run.data_set_problem)
         ids = sorted(path.stem for path in (run.path / "sem_seg").glob("*.png"))
         count = write_coco_json(args.coco, data_set.class_names, ids,
                                 lambda name: data_set.image_path(name).relative_to(data_set.root).as_posix(),

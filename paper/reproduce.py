@@ -106,6 +106,7 @@ class Reproduction:
 
     def run_one(self, series: RunSeries, run: Run) -> str:
         """Run the chain and note the command that did it; "" or what went wrong."""
+        series.forget_other(run)
         gpu = self.free_gpus.get()
         try:
             problem = call(series.run_command(run), self.choices.jobs, gpu=gpu)

@@ -94,27 +94,30 @@ def minus(a: dict[int, float], b: dict[int, float]) -> dict[int, float]:
 
 
 def gain_lines(series: Series, sets_of: dict[int, dict[str, list[int]]]) -> list[Line]:
-    """Table 7: what each setting gains over Base, on all classes and on each class set.
+    """Table 7: what each setting gains over Base, on all classes and on each class set, with and without the step.
 
-    sets_of  seed -> indices of the classes in "many", "medium" and "few"
+    sets_of  seed -> indices of the classes in "many", "medium" and "few"; seeds that it lacks have no sets
     """
     lines = []
     for setting, published in GAINS.items():
         final = next(row for row in compared_rows(7) if row.setting == setting)
         for name, paper in zip(CLASS_SETS, published):
-            values = {}
-            for seed in series.seeds():
-                means = [set_mean(series.runs.get((row.setting, "", seed)), row, sets_of.get(seed, {}).get(name))
-                         for row in (final, BASE)]
-                if None not in means:
-                    values[seed] = means[0] - means[1]
-            lines.append(Line(f"{setting} {name}", setting, series.data, final.score, "gain over Base", paper, values))
+            for heading in (AS_PAPER, PLAIN):
+                values = {}
+                for seed in series.seeds():
+                    classes = None if name == CLASS_SETS[0] else sets_of.get(seed, {}).get(name, [])
+                    of_final, of_base = (set_mean(series.runs.get((row.setting, "", seed)), row.stage,
+                                                  score_name(row, heading), classes) for row in (final, BASE))
+                    if of_final is not None and of_base is not None:
+                        values[seed] = of_final - of_base
+                lines.append(Line(f"{setting} {name}", setting, series.data, score_name(final, heading), heading, paper,
+                                  values))
     return lines
 
 
-def set_mean(run: FinishedRun | None, row: Row, classes: list[int] | None) -> float | None:
-    """Mean IoU of foreground `classes` (0-based); with None the mIoU of all, background included."""
-    scores = run and run.score(row.stage, row.score)
+def set_mean(run: FinishedRun | None, stage: str, name: str, classes: list[int] | None) -> float | None:
+    """Mean IoU of foreground `classes` (0-based), None of none; with None the mIoU of all, background included."""
+    scores = run and run.score(stage, name)
     if not scores:
         return None
     if classes is None:
@@ -188,14 +191,17 @@ def twin_table(number: int, lines: list[Line]) -> str:
 
 
 def gain_table(lines: list[Line], series: list[Series]) -> str:
-    found = {(line.row, line.data): line for line in lines}
+    found = {(line.row, line.data, line.quantity): line.values for line in lines}
+    published = {line.row: line.paper for line in lines}
     rows = []
-    for line in lines[:len(GAINS) * len(CLASS_SETS)]:
-        parts = [found[line.row, part.data].values for part in series]
-        if len(parts) == 2:
-            parts.append(minus(*parts))
-        rows.append([line.row, f"{line.paper:.1f}", *(spread(list(values.values())) for values in parts)])
-    headings = [part.data for part in series] + ["difference"] * (len(series) == 2)
+    for row, paper in published.items():
+        cells = []
+        for heading in (AS_PAPER, PLAIN):
+            parts = [found[row, part.data, heading] for part in series]
+            cells += [*parts, minus(*parts)] if len(parts) == 2 else parts
+        rows.append([row, f"{paper:.1f}", *(spread(list(values.values())) for values in cells)])
+    columns = [part.data for part in series] + ["difference"] * (len(series) == 2)
+    headings = [f"{column}, {heading}" for heading in (AS_PAPER, PLAIN) for column in columns]
     return markdown.table(["gain over Base", "paper", *headings], rows)
 
 
@@ -210,7 +216,7 @@ def facts(number: int, series: list[Series], command: str, thresholds) -> list[s
              f"Paper: {paper}. Ours: {splits or 'nothing run yet'}."]
     if any(variant_of(row.score) is not None for row in compared_rows(number)):
         lines.append("The paper's numbers of CAMs stand beside ours after the background step (+step), because the "
-                     "release's scripts score no others" + ("." if number == 7 else "; \"plain\": without the step."))
+                     "release's scripts score no others; \"plain\": without the step.")
     if dates:
         hardware, torch = (listed(", ", (machine[key] for machine in machines)) for key in ("hardware", "torch"))
         lines.append(f"Run {dates[0]} to {dates[-1]} on {hardware} with PyTorch {torch}.")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from data.sample import write_text
 from frame.chain import STAGES
+from frame.data_sets import KINDS
 from paper import results
 from paper.data_sources import SOURCES, DataSource
 from report.finished_run import FinishedRun
@@ -158,6 +159,12 @@ class RunSeries:
         return (bool(done) and done["command"] == self.identity(run)
                 and STAGES.index(done["last_stage"]) >= STAGES.index(run.last_stage))
 
+    def forget_other(self, run: Run) -> None:
+        """Before a run: another command, whose results it may replace in part, no longer counts as complete there."""
+        path = self.run_folder(run) / "command.json"
+        if read_json(path).get("command") != self.identity(run):
+            path.unlink(missing_ok=True)
+
     def mark_complete(self, run: Run) -> None:
         done = {"command": self.identity(run), "last_stage": run.last_stage}
         write_text(self.run_folder(run) / "command.json", json.dumps(done, indent=1))
@@ -176,9 +183,22 @@ class RunSeries:
 
     def expected_hours(self, runs: list[Run]) -> list[tuple[float, bool]]:
         """Hours of each run, and whether they come from finished runs, which they do if those took its every stage."""
-        seconds = self._mean_seconds()
-        return [(sum(seconds[stage] for stage in run.stages) / 3600, True) if set(run.stages) <= seconds.keys() else
-                (sum(self.choices.source.hours[stage] for stage in run.stages), False) for run in runs]
+        seconds, hours = self._mean_seconds(), []
+        for run in runs:
+            stages = [stage for stage in run.stages if self.with_irn or stage != "train_irn"]
+            known = set(stages) <= seconds.keys()
+            total = sum(seconds[stage] for stage in stages) / 3600 if known else sum(
+                self.choices.source.hours[stage] for stage in stages)
+            hours.append((total, known))
+        return hours
+
+    @property
+    def with_irn(self) -> bool:
+        """Whether runs train IRN; on COCO, masks come from the CAMs."""
+        kind = KINDS.get(self.choices.dataset)
+        flags = shlex.split(self.choices.flags)
+        usual = kind.defaults.get("with_irn", True) if kind else True
+        return "--with_irn" in flags if "--with_irn" in flags or "--no-with_irn" in flags else usual
 
     def _mean_seconds(self) -> dict[str, float]:
         """Mean time of each stage in the finished runs of the series."""

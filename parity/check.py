@@ -94,5 +94,8 @@ def main() -> int:
     report = Report()
     for path in files:
         check_file(path, report)
-    print(f"{len(report.rows)} quantities, {len(report.failed)} failed")
-    return 1 if report.failed else 0
+    missing = sorted(CHECKERS.keys() - {kind_of(path) for path in files})
+    print(f"{len(report.rows)} quantities, {len(report.failed)} failed" +
+          (f"; {len(report.unchecked)} arrays not checked" if report.unchecked else "") +
+          (f"; no vectors of {', '.join(missing)}" if missing else ""))
+    return 1 if report.failed or report.unchecked else 0

@@ -46,6 +46,7 @@ class Table(NamedTuple):
     title: str
     rows: tuple[Row, ...]
     split: str                     # what the paper scores
+    data_set: str = "voc12"        # that it is of
 
 
 def _cam_row(setting: str, paper: float, score: str = FINAL_CAM, label: str = "") -> Row:
@@ -64,7 +65,7 @@ TABLES = {
         Row("ResNet38 val", "V", "eval_deeplab", PREDICTION, 70.2, "deeplabv1_resnet38"),
         Row("ResNet38 test", "V", "eval_deeplab", NO_SCORE, 71.4, "deeplabv1_resnet38")), "VOC 12 val, test"),
     3: Table("semantic segmentation on MS COCO 2014", (
-        Row("ResNet101 val", "V", "eval_deeplab", PREDICTION, 46.8),), "COCO 14 val"),
+        Row("ResNet101 val", "V", "eval_deeplab", PREDICTION, 46.8),), "COCO 14 val", "coco14"),
     4: Table("parts of SFC: image bank, L_DW^P, L_DW^W", (
         BASE, _cam_row("I", 55.9, WEIGHT_CAM), _cam_row("II", 62.4), _cam_row("III", 62.4), _cam_row("IV", 58.1),
         _cam_row("V", 64.7)), "VOC 12 train"),
@@ -80,6 +81,12 @@ CLASS_SETS = ("overall", "many", "medium", "few")
 GAINS = {"VI": (6.9, 5.6, 6.5, 8.6), "V": (9.6, 9.5, 6.5, 12.9)}
 GAIN_TITLE = "gain over Base on class sets"
 TABLE_NUMBERS = (*TABLES, 7)
+
+
+def tables_of(data_set: str) -> tuple[int, ...]:
+    """Numbers of the tables on a data set: its own, and all of one that the paper does not know."""
+    of = {number: TABLES[number].data_set if number in TABLES else "voc12" for number in TABLE_NUMBERS}
+    return tuple(number for number in TABLE_NUMBERS if data_set not in of.values() or of[number] == data_set)
 
 
 # Figures 3 and 4, CAMs of several settings: title, setting and map of each column.

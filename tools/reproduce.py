@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])     # the repository, also for python tools/reproduce.py
 
 from paper.data_sources import SOURCES
-from report.published import FIGURES, SETTINGS, TABLE_NUMBERS
+from report.published import FIGURES, SETTINGS, TABLE_NUMBERS, tables_of
 from runtime.command import exit_with_message, flag, positive_int
 
 
@@ -24,7 +24,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.reproduce", description=__doc__.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     what = parser.add_argument_group("what")
-    what.add_argument("--table", type=table_numbers, default=(), help="numbers of tables, such as 4,5,6, or all")
+    what.add_argument("--table", type=table_numbers, default=(),
+                      help="numbers of tables, such as 4,5,6, or all: those that the paper has of the data set")
     what.add_argument("--figure", type=int, choices=sorted(FIGURES), help="draw this comparison of CAMs")
     what.add_argument("--ids", help="comma-separated images of the figure; default: the first ones that show a single "
                                     "class, of the two most frequent and the two rarest classes")
@@ -43,7 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument("--coco_root", help="images of --dataset coco14")
     where.add_argument("--coco_prepared", help="what coco14/prepare.py wrote")
     where.add_argument("--mini", default="", help="flags of data.mini_voc, such as '--num_classes 16 --num_train 800'")
-    where.add_argument("--flags", default="", help="flags of run_sample.py for every run, such as '--crop_size 96'")
+    where.add_argument("--flags", default="", help="flags of run_sample.py for every run, such as '--crop_size 96'; "
+                                                   "a single word as --flags=--with_irn")
     where.add_argument("--resnet38_init", help="ImageNet weights of the ResNet38 rows of table 2 (--seg_init)")
     where.add_argument("--name", help="name of this series of runs; default: that of the data set")
     where.add_argument("--runs_dir", type=Path, default=Path("runs/reproduce"), help="folder of the runs")
@@ -53,8 +55,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def table_numbers(text: str) -> tuple[int, ...]:
-    numbers = TABLE_NUMBERS if text == "all" else tuple(int(part) for part in text.split(","))
+def table_numbers(text: str) -> tuple[int, ...] | str:
+    if text == "all":
+        return text
+    numbers = tuple(int(part) for part in text.split(","))
     if not set(numbers) <= set(TABLE_NUMBERS):
         raise argparse.ArgumentTypeError(f"{text}: the paper has tables {TABLE_NUMBERS[0]} to {TABLE_NUMBERS[-1]}")
     return numbers
@@ -81,6 +85,8 @@ def thresholds(text: str) -> tuple[int, int]:
 def main(argv=None) -> None:
     parser = build_parser()
     args = parser.parse_args(argv)
+    if args.table == "all":
+        args.table = tables_of(args.dataset)
     if not args.table and not args.figure:
         parser.error("give --table or --figure")
 

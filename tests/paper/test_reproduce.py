@@ -22,7 +22,7 @@ from paper import reproduce, results
 from paper.results import Series
 from paper.series import Choices, RunSeries
 from report.finished_run import FinishedRun
-from report.published import GAINS, SETTINGS, TABLES
+from report.published import GAINS, SETTINGS, TABLES, tables_of
 from tools import reproduce as command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -269,6 +269,40 @@ def test_gains_on_class_sets(tmp_path):
     assert "| V medium | 6.5 | 6.0 ± 2.8 (2) |" in text                       # n_c 20
     assert "| V few | 12.9 | 3.0 ± 2.8 (2) |" in text                         # n_c 10
     assert "many n_c > 50, few n_c < 15" in text
+
+
+def test_a_seed_without_class_counts_has_no_sets(tmp_path):
+    """Base of the long-tailed set failed in one seed; its balanced runs did not."""
+    twins = [make_series(tmp_path, results.LONG_TAILED, 4.0), make_series(tmp_path, results.BALANCED, 0.0)]
+    del twins[0].runs["Base", "", 1]
+    lines = {(line.row, line.data, line.quantity): line.values
+             for line in results.gain_lines(twins[1], results.sets_by_seed(twins[0], None))}
+    assert lines["V many", results.BALANCED, results.AS_PAPER].keys() == {0}
+    assert lines["V overall", results.BALANCED, results.AS_PAPER].keys() == {0, 1}
+
+
+def test_tables_of_a_data_set():
+    assert tables_of("voc12") == (1, 2, 4, 5, 6, 7) and tables_of("coco14") == (3,)
+    assert tables_of("mini") == (1, 2, 3, 4, 5, 6, 7)
+
+
+def test_another_command_in_a_run_folder_makes_the_one_before_incomplete(tmp_path):
+    series, other = (planned("--table", "6", "--runs_dir", tmp_path, "--flags", flags) for flags in ("", "--epochs 1"))
+    run = series.runs[0]
+    series.run_folder(run).mkdir(parents=True)
+    series.mark_complete(run)
+    series.forget_other(run)
+    assert series.is_complete(run)
+    other.forget_other(run)                                              # and is interrupted
+    assert not series.is_complete(run)
+
+
+def test_hours_without_irn(tmp_path):
+    coco = planned("--table", "3", "--dataset", "coco14", "--coco_root", "C", "--coco_prepared", "P")
+    with_irn = planned("--table", "3", "--dataset", "coco14", "--coco_root", "C", "--coco_prepared", "P",
+                       "--flags=--with_irn")
+    (hours, _), (more, _) = (series.expected_hours(series.runs)[0] for series in (coco, with_irn))
+    assert more - hours == pytest.approx(coco.choices.source.hours["train_irn"])
 
 
 def test_a_balanced_twin_is_divided_like_its_long_tailed_set(tmp_path):

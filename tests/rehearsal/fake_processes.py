@@ -27,8 +27,10 @@ class Averaged(nn.Module):
 
 @contextlib.contextmanager
 def two_processes(number: int) -> Iterator[dict]:
-    """Rank 0 of `number` processes, 1: nothing is done. Gives how many parameters it exchanges, and has."""
+    """Rank 0 of `number` processes, 1: nothing is done. Gives how many parameters it has and exchanges, and at the end
+    how many got a gradient."""
     exchanged: dict[str, int] = {}
+    watched: list[nn.Module] = []
     if number == 1:
         yield exchanged
         return
@@ -36,6 +38,7 @@ def two_processes(number: int) -> Iterator[dict]:
     def average(module, **_):
         exchanged["parameters"] = sum(p.numel() for p in module.parameters())
         exchanged["exchanged"] = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        watched.append(module)
         return Averaged(module)
 
     def gather(parts, own):
@@ -53,3 +56,5 @@ def two_processes(number: int) -> Iterator[dict]:
                 (engine, "DistributedDataParallel", average)):
             stack.enter_context(mock.patch.object(target, name, value))
         yield exchanged
+        exchanged["with_gradient"] = sum(p.numel() for module in watched for p in module.parameters()
+                                         if p.grad is not None)

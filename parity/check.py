@@ -95,7 +95,8 @@ def main() -> int:
     for path in files:
         check_file(path, report)
     missing = sorted(CHECKERS.keys() - {kind_of(path) for path in files})
+    if missing:
+        print(f"no vectors of: {', '.join(missing)}")
     print(f"{len(report.rows)} quantities, {len(report.failed)} failed" +
-          (f"; {len(report.unchecked)} arrays not checked" if report.unchecked else "") +
-          (f"; no vectors of {', '.join(missing)}" if missing else ""))
+          (f", {len(report.unchecked)} arrays not checked" if report.unchecked else ""))
     return 1 if report.failed or report.unchecked else 0

@@ -65,7 +65,7 @@ def command_to_go_on() -> str:
     spec = sys.modules["__main__"].__spec__
     program = [sys.argv[0]]
     if spec and spec.origin == sys.argv[0]:                         # python -m tools.reproduce
-        program = ["-m", spec.name]
+        program = ["-m", spec.name.removesuffix(".__main__")]
     chain = Path(sys.argv[0]).stem == "run_sample"
     flags = [word for word in sys.argv[1:] if chain or word != "--overwrite"]
     return shlex.join([*distributed.launcher(), *program, *flags])

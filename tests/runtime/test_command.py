@@ -2,6 +2,8 @@
 
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
@@ -14,6 +16,14 @@ def test_the_chain_needs_overwrite_to_go_on_and_a_stage_would_start_anew(script,
     monkeypatch.setattr(sys, "argv", [script, "--work_dir", "a b", "--overwrite", "--lr", "1"])
     words = ["--overwrite"] if kept else []
     assert interrupt.command_to_go_on() == " ".join(["python", script, "--work_dir", "'a b'", *words, "--lr", "1"])
+
+
+def test_a_module_and_a_package_are_named_as_they_are_started(monkeypatch):
+    for name, words in (("tools.report", "python -m tools.report a"), ("benchmarks.__main__", "python -m benchmarks a")):
+        main = mock.Mock(__spec__=SimpleNamespace(name=name, origin="here.py"))
+        monkeypatch.setitem(sys.modules, "__main__", main)
+        monkeypatch.setattr(sys, "argv", ["here.py", "a"])
+        assert interrupt.command_to_go_on() == words
 
 
 def test_a_killed_process_of_the_pool(capsys):

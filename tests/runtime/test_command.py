@@ -19,7 +19,8 @@ def test_the_chain_needs_overwrite_to_go_on_and_a_stage_would_start_anew(script,
 
 
 def test_a_module_and_a_package_are_named_as_they_are_started(monkeypatch):
-    for name, words in (("tools.report", "python -m tools.report a"), ("benchmarks.__main__", "python -m benchmarks a")):
+    for name, words in (("tools.report", "python -m tools.report a"),
+                        ("benchmarks.__main__", "python -m benchmarks a")):
         main = mock.Mock(__spec__=SimpleNamespace(name=name, origin="here.py"))
         monkeypatch.setitem(sys.modules, "__main__", main)
         monkeypatch.setattr(sys, "argv", ["here.py", "a"])

@@ -110,7 +110,7 @@ class FinishedRun:
     def data_set_problem(self) -> str:
         """Why the data set cannot be used; "" if it can."""
         try:
-            open_data_set(self.flags[Data])
+            _ = self.data_set                        # opened once: the index of a large one takes seconds
         except InputError as error:
             return str(error)
         return ""

@@ -19,7 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 from data.sample import InputError
 
 # How long processes wait for one that is alive but slow: stages that share images meet only at their end. One that has
-# died is noticed at once, by its closed connection.
+# died is noticed at once: gloo finds its connection closed, and torchrun ends the others.
 TIMEOUT = timedelta(days=1)
 
 _store = None                          # torchrun's key-value store, which outlives each of the processes

@@ -151,21 +151,20 @@ class WorkDir:
         # Killed while old results are being moved, the stage must not take the rest of them for its own.
         self._write_json("config.json", config | {stage: entry | {"clearing": True}})
         metrics = self.metrics()
-        if found is None:
-            for path in there:
-                _remove(path)
-        else:
-            self._set_aside(stage, there, {"config": found, "metrics": metrics.pop(stage, None)})
-        self._write_json("metrics.json", metrics)
+        scores = metrics.pop(stage, None)
+        if found is not None and (there or scores is not None):
+            self._set_aside(stage, there, {"config": found, "metrics": scores})
+        for path in there:                                    # what was not set aside
+            _remove(path)
+        if scores is not None:
+            self._write_json("metrics.json", metrics)
         self._write_json("config.json", config | {stage: entry})
         return "new"
 
     def _set_aside(self, stage: str, there: list[Path], entries: dict) -> None:
-        """Keep what a stage left until new results replace it; what is kept already stays."""
+        """Keep what a stage left until new results replace it, unless something is kept already."""
         aside = self._aside(stage)
         if aside.exists():
-            for path in there:
-                _remove(path)
             return
         for path in there:
             target = aside / path.relative_to(self.path)

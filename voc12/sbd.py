@@ -22,8 +22,8 @@ def read_mat(content: bytes, name: str) -> np.ndarray:
     except (KeyError, IndexError):
         raise InputError(f"{name}: no GTcls.Segmentation in it; SBD's class masks are the files of its folder "
                          "cls") from None
-    # What SciPy raises on files that are cut or changed; the third of MATLAB's newer format, which SBD does not use.
-    except (MatReadError, zlib.error, NotImplementedError, ValueError, TypeError, OSError) as error:
+    # What SciPy raises on files that are cut or changed, or (RuntimeError) of MATLAB's newer format, which SBD has not.
+    except (MatReadError, zlib.error, RuntimeError, ValueError, TypeError, OSError) as error:
         raise InputError(f"{name}: damaged .mat file ({error}); fetch or unpack SBD again") from None
     if segmentation.ndim != 2 or not segmentation.size or segmentation.dtype.kind not in "ui":
         raise InputError(f"{name}: GTcls.Segmentation is no map of class indices; fetch or unpack SBD again")

@@ -4,6 +4,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -39,6 +40,10 @@ def _script(name, arguments, output, environment):
     # Open to the end of the process, which says why it ended.
     sys.stdout = sys.stderr = open(output, "a", buffering=1)  # noqa: SIM115
     os.environ |= {name: str(value) for name, value in environment.items()}
+    # Until the script watches for signals, and in the 20 ms from its last word to the end of the process, one would end
+    # it as any process, which is nothing to test.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
     sys.argv = [f"{name}.py", *arguments]
     module = importlib.import_module(name)
     module.main() if name == "run_sample" else run_alone(module)

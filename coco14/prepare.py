@@ -118,15 +118,12 @@ def require_images(coco_root: Path, split: str, names: list[str]) -> None:
 def claim(out: Path, split: str, source: str) -> Path:
     """Make the folder of masks, note their source, give the folder. InputError if `out` holds another one's."""
     folder, path = out / "SegmentationClass" / split, out / f"source_{split}.txt"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        found = path.read_text(encoding="utf-8").strip() if path.exists() else None
-        if found != source and (found or any(folder.iterdir())):
-            raise InputError(f"{out}: holds {split} of another source ({found or 'unknown'}; now {source}); "
-                             "choose another --out, or delete what is there")
-        write_text(path, f"{source}\n")
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    found = path.read_text(encoding="utf-8").strip() if path.exists() else None
+    if found != source and (found or any(folder.iterdir())):
+        raise InputError(f"{out}: holds {split} of another source ({found or 'unknown'}; now {source}); "
+                         "choose another --out, or delete what is there")
+    write_text(path, f"{source}\n")
     return folder
 
 

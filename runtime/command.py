@@ -14,6 +14,8 @@ from data.sample import InputError
 from runtime import distributed, interrupt
 
 LOADER_BYTES = 70e6                # shared memory of a loader process
+# Why the system refuses to write: a full disk, no right to, a file where a folder should be.
+CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EEXIST, errno.ENOTDIR}
 
 
 def flag(group, name: str, default: bool, help: str) -> None:
@@ -134,7 +136,7 @@ def exit_with_message(action: Callable, out_flag: str = "--work_dir") -> None:
         stop(signal.exit_status, f"stopped by {signal}, everything done so far is kept; to go on:\n  "
                                  f"{interrupt.command_to_go_on()}", "")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+        if error.errno not in CANNOT_WRITE:
             raise
         stop(2, f"{error.filename or out_flag}: {error.strerror}; make room or choose another {out_flag}; to go on "
                 f"where this one stopped:\n  {interrupt.command_to_go_on()}")

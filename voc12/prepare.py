@@ -156,11 +156,8 @@ def copy_files(root: Path, source: Source, names: list[str], further_space: int,
     print(f"{source.path}: {len(missing):,} files to copy of {len(names):,}")
     space = on_disk(source.sizes[name] for name in missing) + further_space
     print(require_space(root, space, "files to write", "--out"))
-    try:
-        for folder in COPIED:
-            (root / folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{root}: cannot be written ({error.strerror}); choose another --out") from None
+    for folder in COPIED:
+        (root / folder).mkdir(parents=True, exist_ok=True)
     jobs = source.read(missing)
     run_all(map_images(partial(write_copy, root), jobs, num_workers, "copies", total=len(missing), unit="file"))
 

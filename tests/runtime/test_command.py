@@ -27,6 +27,20 @@ def test_a_module_and_a_package_are_named_as_they_are_started(monkeypatch):
         assert interrupt.command_to_go_on() == words
 
 
+@pytest.mark.parametrize("place", ["file", "file/folder"])
+def test_a_file_where_a_folder_should_be(place, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stop:
+        exit_with_message(lambda: (tmp_path / place).mkdir(parents=True, exist_ok=True), "--out")
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and f"{tmp_path / place}: " in error and "another --out" in error
+
+
+def test_an_error_that_is_no_place_to_write_is_not_hidden(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        exit_with_message((tmp_path / "absent").read_bytes)
+
+
 def test_a_killed_process_of_the_pool(capsys):
     def die():
         raise BrokenProcessPool("a child process terminated abruptly")

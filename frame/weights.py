@@ -6,7 +6,6 @@ import torch
 import torch.nn as nn
 
 from data.sample import InputError
-from net.resnet import Backbone
 
 # Authors' prefix -> ours, in their SFC and IRN state dicts. Everything else there is an alias of these.
 AUTHORS_NAMES = {"resnet50.": "backbone.", "f9.": "pcm_feature."}
@@ -62,7 +61,7 @@ def holds_network(path: str | Path, prefix: str) -> bool:
     return any(name.startswith(prefix) for name in tensors_of(load_file(path), path))
 
 
-def load_backbone(backbone: Backbone, path: str | Path) -> None:
+def load_backbone(backbone: nn.Module, path: str | Path) -> None:
     """Load a backbone alone: a classification state dict (torchvision's names, its head ignored), or that part of a
     whole network's checkpoint."""
     found = {ours_by_authors(name): tensor for name, tensor in tensors_of(load_file(path), path).items()}
@@ -100,7 +99,7 @@ def load_strictly(model: nn.Module, found: dict, path,
     model.load_state_dict(mapped, strict=False)
 
 
-def imagenet_weights(backbone: Backbone, name: str, option: str = "--weights") -> None:
+def imagenet_weights(backbone: nn.Module, name: str, option: str = "--weights") -> None:
     """Load the ImageNet weights of backbone `name`: torchvision's V1, or those of the backbone's package.
 
     option  the flag that names a file instead, for the message when they cannot be downloaded

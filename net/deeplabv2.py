@@ -35,7 +35,7 @@ class DilatedResNet(nn.Module):
     layer3: nn.Sequential
     layer4: nn.Sequential
 
-    def __init__(self, blocks: tuple[int, int, int, int] = RESNET101_BLOCKS, width: int = 64,
+    def __init__(self, blocks: tuple[int, ...] = RESNET101_BLOCKS, width: int = 64,
                  stride_on_1x1: bool = False, frozen_batchnorm: bool = True):
         super().__init__()
         self.frozen_batchnorm = frozen_batchnorm
@@ -100,7 +100,7 @@ class DeepLabV2(nn.Module):
     blocks, width, stride_on_1x1, frozen_batchnorm   see DilatedResNet
     """
 
-    def __init__(self, num_classes: int, blocks: tuple[int, int, int, int] = RESNET101_BLOCKS, width: int = 64,
+    def __init__(self, num_classes: int, blocks: tuple[int, ...] = RESNET101_BLOCKS, width: int = 64,
                  stride_on_1x1: bool = False, rates: tuple[int, ...] = (6, 12, 18, 24),
                  frozen_batchnorm: bool = True):
         super().__init__()

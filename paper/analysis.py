@@ -91,17 +91,17 @@ def analyse(path: str | Path, ids_list: str | None = None, train_list: str | Non
     run = checked_run(path)
     scored, trained = spaced(scored_ids(run, ids_list), limit), spaced(trained_ids(run, train_list), limit)
     lists.require_images(run.data_set, scored + trained)
-    device = prepare_device(device)
     names = run.data_set.class_names
     counts = [run.class_counts[name] for name in names]
     head = int(np.argmax(counts)) + 1
     parts = shared_parts(run.data_set)
     kin = kin_matrix(names, parts)
     model = network.load_sfc(run.flags[Network], run.flags[BackboneChoice].backbone, len(names), run.path / "sfc.pth")
-    model = model.to(device).eval()
+    compute = prepare_device(device)
+    model = model.to(compute).eval()
 
     rows = map_rows(count_maps(run, scored, head, num_workers), names, head)
-    top, side, prototypes, gradients = observe_images(run, model, scored, trained, kin, num_workers, device)
+    top, side, prototypes, gradients = observe_images(run, model, scored, trained, kin, num_workers, compute)
     weights = model.classifier.weight.detach().flatten(1).cpu()
     many, few = default_thresholds(counts)
     sets = class_sets(counts, many, few)

@@ -43,10 +43,10 @@ class CamCounts:
 
     def merge(self, other: "CamCounts") -> None:
         """Add the counts of another process."""
-        for mine, theirs in ((self.confusion, other.confusion), (self.sweep, other.sweep)):
-            for name in CAMS:
-                for part in self.parts:
-                    mine[name][part].merge(theirs[name][part])
+        for name in CAMS:
+            for part in self.parts:
+                self.confusion[name][part].merge(other.confusion[name][part])
+                self.sweep[name][part].merge(other.sweep[name][part])
 
     def oracle_step(self, name: str) -> int:
         """The step of the foreground threshold with the highest mIoU: an oracle, it reads pixel labels."""

@@ -16,7 +16,7 @@ def class_sets(counts, many: float, few: float) -> dict[str, list[int]]:
     """
     if many < few:
         raise ValueError(f"thresholds many={many} and few={few} overlap")
-    sets = {"many": [], "medium": [], "few": []}
+    sets: dict[str, list[int]] = {"many": [], "medium": [], "few": []}
     for index, count in enumerate(counts):
         sets["many" if count > many else "few" if count < few else "medium"].append(index)
     return sets

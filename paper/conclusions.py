@@ -18,7 +18,7 @@ def map_rows(counts: CamCounts, class_names, head: int) -> list[dict]:
     for name in CAMS:
         for rule, step in ((ARGMAX, None), (ORACLE, counts.oracle_step(name))):
             by_part = counts.labelled(name, step)
-            whole = sum(part.matrix for part in by_part.values())
+            whole = np.sum([part.matrix for part in by_part.values()], axis=0)
             beside, shared, discriminative = (by_part[part].matrix if part in by_part else np.zeros_like(whole)
                                               for part in ("shared beside head", "shared", "discriminative"))
             shared = shared + beside

@@ -48,7 +48,7 @@ class Reproduction:
                                             self.choices.series_name, command, self.choices.class_sets):
                 print(path)
         if self.choices.figure and not failures:
-            print(self.draw_figure())
+            print(self.draw_figure(self.choices.figure))
         if failures:
             raise InputError("these runs failed; the same command tries them again:\n" + "\n".join(failures))
 
@@ -76,10 +76,10 @@ class Reproduction:
               f"of finished ones, {len(missing) - measured} guessed for {source.hardware}), "
               f"{len(missing) * source.gigabytes:.2g} GB")
 
-    def draw_figure(self) -> Path:
-        """The figure from the runs of the first seed."""
+    def draw_figure(self, number: int) -> Path:
+        """A figure of the paper from the runs of the first seed."""
         from paper.figures import write_figure
-        number, series = self.choices.figure, self.series[0]
+        series = self.series[0]
         runs = {setting: FinishedRun(series.run_folder(Run(setting, self.choices.seeds[0], "make_cam")))
                 for setting in figure_settings(number)}
         ids = name_list(self.choices.ids) if self.choices.ids else []

@@ -87,7 +87,7 @@ class RunSeries:
 
     def _needed(self) -> dict[tuple[str, str], str]:
         """(setting, segmentation network) -> the last stage that any table or the figure needs."""
-        needed = {}
+        needed: dict[tuple[str, str], str] = {}
         for setting, stage, seg_net in self._wanted_scores():
             if setting not in self.choices.settings:
                 continue
@@ -133,7 +133,7 @@ class RunSeries:
         else:
             data = ["--dataset", self.choices.dataset]
             for flag, path in self.choices.folders.items():
-                data += [f"--{flag}", path]
+                data += [f"--{flag}", str(path)]
         return [*data, "--work_dir", str(self.run_folder(run)), "--quiet", "--no-report", "--threshold_sweep", *workers,
                 *shlex.split(self.choices.flags), "--seed", str(run.seed), *SETTINGS[run.setting],
                 *self._stage_arguments(run)]
@@ -202,7 +202,7 @@ class RunSeries:
 
     def _mean_seconds(self) -> dict[str, float]:
         """Mean time of each stage in the finished runs of the series."""
-        times = {}
+        times: dict[str, list[float]] = {}
         for path in self.folder.glob("*/config.json"):
             for stage, seconds in FinishedRun(path.parent).seconds().items():
                 times.setdefault(stage, []).append(seconds)

@@ -64,11 +64,11 @@ class RegionMeans:
 
     def update(self, features: torch.Tensor, truth: np.ndarray, parts: np.ndarray) -> None:
         """Add one image: features (D, h, w), truth (H, W) class indices with 255 ignored, parts (H, W)."""
-        num_classes = self.weights.shape[1] - 1
+        num_classes, (height, width) = self.weights.shape[1] - 1, features.shape[1:]
         classes = [int(index) for index in np.unique(truth) if index <= num_classes]
         regions = np.stack([(truth == index) & part for part in (True, parts == SHARED, parts == DISCRIMINATIVE)
                             for index in classes]).astype(np.float32)
-        share = F.adaptive_avg_pool2d(torch.from_numpy(regions).to(features.device), features.shape[1:]).flatten(1)
+        share = F.adaptive_avg_pool2d(torch.from_numpy(regions).to(features.device), (height, width)).flatten(1)
         self.sums[:, classes] += (share @ features.flatten(1).T).cpu().double().view(3, len(classes), -1)
         self.weights[:, classes] += share.sum(1).cpu().double().view(3, -1)
 

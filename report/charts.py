@@ -2,6 +2,7 @@
 
 import io
 import re
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -16,7 +17,7 @@ CSS_COLOURS = {INK: "currentColor", FAINT: "var(--line)"}
 # Colours of the maps, and of curves and runs; each reads on white and on near-black.
 COLOURS = ("#d9822b", "#3d8bd4", "#a463c9", "#c9546b", "#2a9d6f", "#8a8f98", "#b59a1e", "#1aa3a8")
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",             # text stays text: small, sharp, and in the page's font
     "svg.hashsalt": "report",           # the same numbers give the same file
     "text.parse_math": False,           # a class may be called "$"
@@ -44,23 +45,29 @@ def iou_chart(classes: list[str], counts: dict[str, int], bars: dict[str, float]
     """
     with rc_context(STYLE):
         figure = _figure(len(classes))
-        axes = figure.subplots(1, 2, sharey=True, width_ratios=(1, 2.6)) if counts else (None, figure.subplots())
-        rows = np.arange(len(classes))
         if counts:
-            known = [counts.get(name, 0) for name in classes]
-            axes[0].barh(rows, known, color=COLOURS[5], height=0.62)
-            axes[0].set_title("training images")
-            for row, count in enumerate(known):
-                if classes[row] in counts:
-                    axes[0].annotate(f"{count}", (count, row), (3, 0), textcoords="offset points", va="center")
-            axes[0].set_xlim(0, 1.35 * max(known))
-            axes[0].set_xticks([])
-        axes[1].barh(rows, [bars.get(name) or 0 for name in classes], color=colours["bar"], alpha=0.45, height=0.62)
-        _dots(axes[1], classes, dots, colours)
-        axes[1].set_title("IoU in per cent")
-        axes[1].set_xlim(0, 100)
-        _name_rows(axes[0] or axes[1], classes)
+            left, axes = figure.subplots(1, 2, sharey=True, width_ratios=(1, 2.6))
+            _count_bars(left, classes, counts)
+        else:
+            left = axes = figure.subplots()
+        iou = [bars.get(name) or 0 for name in classes]
+        axes.barh(np.arange(len(classes)), iou, color=colours["bar"], alpha=0.45, height=0.62)
+        _dots(axes, classes, dots, colours)
+        axes.set_title("IoU in per cent")
+        axes.set_xlim(0, 100)
+        _name_rows(left, classes)
         return _svg(figure, "IoU of each class, the most frequent class first")
+
+
+def _count_bars(axes, classes: list[str], counts: dict[str, int]) -> None:
+    known = [counts.get(name, 0) for name in classes]
+    axes.barh(np.arange(len(classes)), known, color=COLOURS[5], height=0.62)
+    axes.set_title("training images")
+    for row, count in enumerate(known):
+        if classes[row] in counts:
+            axes.annotate(f"{count}", (count, row), (3, 0), textcoords="offset points", va="center")
+    axes.set_xlim(0, 1.35 * max(known))
+    axes.set_xticks([])
 
 
 def area_chart(classes: list[str], ratios: dict[str, dict[str, float]], colours: dict[str, str]) -> Markup:
@@ -134,7 +141,7 @@ def seed_chart(curves: dict[str, tuple[list[int], list[float]]]) -> Markup | Non
         return _svg(figure, "Seeds of the prototypes over the steps")
 
 
-def difference_chart(classes: list[str], differences: dict[str, dict[str, float]]) -> Markup:
+def difference_chart(classes: list[str], differences: dict[str, dict[str, float | None]]) -> Markup:
     """Difference in IoU of each class. differences: run -> class -> points of per cent, or None."""
     thickness = 0.8 / max(len(differences), 1)
     with rc_context(STYLE):
@@ -174,7 +181,7 @@ def _svg(figure: Figure, description: str) -> Markup:
     figure.savefig(buffer, format="svg", metadata={"Format": None, "Type": None, "Creator": None, "Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg"):]
-    view_box = re.search(r'viewBox="[^"]*"', text)[0]
+    view_box, = re.findall(r'viewBox="[^"]*"', text)[:1]
     opening = f'<svg {view_box} role="img" aria-label="{escape(description)}">'
     text = opening + text[text.index(">") + 1:]
     # Ids of groups repeat from chart to chart, and a style sheet would hold for the whole page.

@@ -128,7 +128,7 @@ class FinishedRun:
             names = load_file(self.path / "sfc.pth").get("class_names")
             if names:
                 return tuple(names), True
-        scored = next(iter(self.scores.values()), {"class_iou": {}})["class_iou"]
+        scored: dict[str, float] = next(iter(self.scores.values()), {"class_iou": {}})["class_iou"]
         return tuple(name for name in scored if name != BACKGROUND), False
 
     @property
@@ -170,7 +170,7 @@ class FinishedRun:
         # Imported here because it takes a second that only the report needs.
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
         logging.getLogger("tensorboard").setLevel(logging.ERROR)
-        out = {}
+        out: dict[str, dict[str, tuple[list[int], list[float]]]] = {}
         for stage in self.stages:
             folder = self.path / "tensorboard" / stage
             if not folder.is_dir():

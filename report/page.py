@@ -60,7 +60,7 @@ def write_report(path: str | Path, workers: int = default_workers(), device: str
     main_scores = [row for name in (*LABELS, *PLAIN_LABELS) for row in table if row[1] == name]
     main_scores += [row for row in table if row[0] == "eval_deeplab"]
     page = render("report.html.j2", run=run, labels=LABELS, row_labels=LABELS | PLAIN_LABELS,
-                   paper=PAPER.get(run.benchmark, {}), main_scores=main_scores,
+                   paper=PAPER.get(run.benchmark or "", {}), main_scores=main_scores,
                    other_scores=[row for row in table if row not in main_scores],
                    map_colours=MAP_COLOURS, charts=class_charts(run),
                    curves=[chart for stage, curves in run.curves().items()
@@ -101,7 +101,7 @@ def stage_rows(run: FinishedRun) -> list[dict]:
 
 def setting_rows(run: FinishedRun) -> list[tuple[str, str, str]]:
     """(flag, value, stages it holds for), sorted by flag."""
-    stages = {}
+    stages: dict[tuple[str, str], list[str]] = {}
     for stage in run.stages:
         for name, value in run.config[stage]["settings"].items():
             stages.setdefault((name, str(value)), []).append(stage)

@@ -27,9 +27,9 @@ PANELS = {"image": "image", WEIGHT_CAM: "$M_W$", PROTOTYPE_CAM: "$M_P$", FINAL_C
 
 def heat_map(image: np.ndarray, cam: np.ndarray, opacity: float = 0.5) -> np.ndarray:
     """(H, W, 3) uint8 image under the colours of a CAM (H, W), stretched to its maximum."""
-    level = np.uint8(255 * np.clip(cam / max(float(cam.max()), EPS), 0, 1))
+    level = (255 * np.clip(cam / max(float(cam.max()), EPS), 0, 1)).astype(np.uint8)
     colours = cv2.applyColorMap(level, cv2.COLORMAP_JET)[..., ::-1]
-    return np.uint8(opacity * colours + (1 - opacity) * image)
+    return (opacity * colours + (1 - opacity) * image).astype(np.uint8)
 
 
 def colour_mask(mask: np.ndarray) -> np.ndarray:
@@ -92,8 +92,8 @@ def edge_predictor(run: FinishedRun, device: torch.device) -> Callable[[np.ndarr
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
         edge = model.predict_edge(model.backbone.prepare(pixels)[0], pad_to)
         edge = F.interpolate(edge[None], scale_factor=model.stride, mode="bilinear", align_corners=False)[0, 0]
-        edge = edge[:image.shape[0], :image.shape[1]].cpu().numpy()
-        return np.repeat(np.uint8(255 * edge / max(float(edge.max()), EPS))[..., None], 3, axis=2)
+        shown = edge[:image.shape[0], :image.shape[1]].cpu().numpy()
+        return np.repeat((255 * shown / max(float(shown.max()), EPS)).astype(np.uint8)[..., None], 3, axis=2)
 
     return edge_map
 
@@ -121,8 +121,8 @@ def strip(name: str, pictures: dict[str, np.ndarray], class_names):
         axes.imshow(as_rgb(picture), interpolation="nearest" if picture.ndim == 2 else "bilinear")
         axes.set_title(PANELS[key], fontsize=9)
         axes.set_axis_off()
-    patches = [Patch(facecolor=np.divide(colour, 255), edgecolor="grey", label=label)
-               for label, colour in legend(pictures, class_names).items()]
+    patches = [Patch(facecolor=(red / 255, green / 255, blue / 255), edgecolor="grey", label=label)
+               for label, (red, green, blue) in legend(pictures, class_names).items()]
     if patches:
         box = figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 8), fontsize=9,
                             frameon=False)

@@ -17,9 +17,9 @@ PAPER_SEGMENTATION = {
 def published(benchmark: str | None, entry: dict, name: str) -> str:
     """The paper's mIoU of a score, "-" where it has none. benchmark: "voc12", "coco14" or None for own data."""
     if "seg_net" in entry:
-        value = PAPER_SEGMENTATION.get(benchmark, {}).get(entry["seg_net"])
+        value = PAPER_SEGMENTATION.get(benchmark or "", {}).get(entry["seg_net"])
     else:
-        value = PAPER.get(benchmark, {}).get(name)
+        value = PAPER.get(benchmark or "", {}).get(name)
     return f"{value:.1f}" if value else "-"
 
 

@@ -1,7 +1,7 @@
 """The segmentation networks of stages 8 and 9: how they are built, initialised, fed and read back."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn as nn
 
@@ -48,10 +48,14 @@ FORMATS = {
 CLASSIFIERS = ("aspp.", "conv_fov", "bn_fov", "cls_conv", "fc")                   # may differ: they start anew
 
 
-def build(design: Design, frozen_batchnorm: bool = True) -> nn.Module:
+def build(design: Design, frozen_batchnorm: bool = True) -> DeepLabV1 | DeepLabV2:
     """The network with random weights."""
     if design.seg_net == "deeplabv1_resnet38":
         return DeepLabV1(design.num_classes + 1, design.width, frozen_batchnorm=frozen_batchnorm)
+    return build_deeplabv2(design, frozen_batchnorm)
+
+
+def build_deeplabv2(design: Design, frozen_batchnorm: bool = True) -> DeepLabV2:
     return DeepLabV2(design.num_classes + 1, design.blocks, design.width, design.stride_on_1x1,
                      frozen_batchnorm=frozen_batchnorm)
 
@@ -91,7 +95,7 @@ def imagenet_network(design: Design) -> DeepLabV2:
     if (design.width, design.blocks) != (64, RESNET101_BLOCKS):
         raise InputError("--seg_init imagenet needs ResNet-101: leave out --seg_width and --seg_blocks, or give "
                          "--seg_init none")
-    model = build(design)
+    model = build_deeplabv2(design)
     weights.imagenet_weights(model.backbone, "resnet101", "--seg_init")
     return model
 
@@ -106,7 +110,7 @@ def conventions_of(content: dict, found: dict, seg_net: str, path: str | Path) -
     return form._replace(**{key: content[key] for key in ("stride_on_1x1", "normalisation") if key in content})
 
 
-def load_initial(model: nn.Module, found: dict, path: str | Path) -> None:
+def load_initial(model: DeepLabV1 | DeepLabV2, found: dict, path: str | Path) -> None:
     """Load the backbone, and the classifier where the file has one that fits."""
     wanted = model.state_dict()
     port_names = {deeplab_pytorch_name(name): name for name in wanted}
@@ -133,7 +137,8 @@ def load_initial(model: nn.Module, found: dict, path: str | Path) -> None:
 def load_trained(path: str | Path) -> tuple[nn.Module, Design, tuple[str, ...]]:
     """Network, design and foreground class names of a deeplab.pth. Raises InputError when it is none."""
     content = weights.load_file(path)
-    facts = {key: content.get(key) for key in (*Design._fields, "class_names")} if isinstance(content, dict) else {}
+    known = content if isinstance(content, dict) else {}
+    facts: dict[str, Any] = {key: known.get(key) for key in (*Design._fields, "class_names")}
     if facts.get("seg_net") not in SEG_NETS or None in facts.values():
         raise InputError(f"{path}: not written by train_deeplab.py (which also stores {', '.join(Design._fields)}); "
                          "train the network with it, or start from this file with --seg_init")

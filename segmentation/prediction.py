@@ -80,7 +80,7 @@ class Trained:
         Returns (C+1, H, W) float32 at `size`.
         """
         mirrors = (False, True) if self.test.test_flip else (False,)
-        total = 0
+        total = torch.zeros((), device=self.device)
         for image in images:
             pixels = self.prepare(upload(image, self.device))
             for mirrored in mirrors:
@@ -99,6 +99,7 @@ def label_maps(test: SegTest, image: np.ndarray, prediction: Prediction) -> dict
     maps = {PREDICTION: prediction.mask}
     if test.dense_crf:
         seen = wrapped_bgr(image, CAFFE_BGR_MEAN) if test.crf_image == "wrapped" else image
+        assert prediction.probabilities is not None                 # as where a CRF was asked for
         field = MeanField(seen, len(prediction.probabilities), test.dense_crf)
         refined = crf_inference_probs(field, prediction.probabilities)
         maps[PREDICTION_CRF] = refined.argmax(0).astype(np.uint8)

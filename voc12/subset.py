@@ -130,11 +130,9 @@ def say_counts(subset: Subset, shown: dict[str, dict[str, list[str]]]) -> None:
     print(f"ready: --voc12_root {subset.out}")
 
 
-def chosen_lists(source: Voc12, args: argparse.Namespace) -> dict[str, list[str]]:
-    """Split -> ids, before those that show no kept class are left out. Raises InputError when a list is missing."""
-    given = {"train_aug": args.train_list, "train": args.score_list}
-    lists = {split: read_list(path) if path else source.split(split)[0] for split, path in given.items()}
-    return lists | ({"val": source.split("val")[0]} if args.val else {})
+def chosen_lists(source: Voc12, given: dict[str, Path | None]) -> dict[str, list[str]]:
+    """Split -> ids of the list that is given for it, else of the source. Raises InputError when a list is missing."""
+    return {split: read_list(path) if path else source.split(split)[0] for split, path in given.items()}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -159,7 +157,8 @@ def main(argv: list[str] | None = None) -> None:
         if len(set(names)) < len(names) or not set(names) <= set(source.class_names):
             raise InputError(f"--classes {','.join(names)}: needs names out of {', '.join(source.class_names)}, each "
                              "once")
-        cut(Subset(source, args.out, names, args.long_side), chosen_lists(source, args), args.num_workers)
+        given = {"train_aug": args.train_list, "train": args.score_list} | ({"val": None} if args.val else {})
+        cut(Subset(source, args.out, names, args.long_side), chosen_lists(source, given), args.num_workers)
 
     exit_with_message(write, "--out")
 

@@ -11,7 +11,7 @@ from frame.data_sets import DataSet, open_data_set
 from frame.flags import Flags
 from frame.lists import fingerprint
 from frame.settings.common import Data, Run
-from frame.stage import Stage
+from frame.stage import Stage, settings_of
 from runtime.work_dir import entry_differences, files_left, read_config
 
 
@@ -95,7 +95,7 @@ class Plan:
         found = self.config.get(stage.NAME, {"settings": {}})
         ids = self.ids.get(stage.NAME)
         images = found["settings"].get("images") if ids is None else fingerprint(ids)
-        return {"settings": self.flags.settings(stage.OPTIONS) | {"images": images}, "begun": "by this run",
+        return {"settings": settings_of(stage, self.flags, images), "begun": "by this run",
                 "upstream": {name: entries[name] for name in UPSTREAM[stage.NAME] if name in entries}}
 
     def has_results(self, stage: Stage) -> bool:

@@ -55,6 +55,14 @@ def fingerprint(ids: list[str]) -> str:
     return f"{len(ids)} ids, checksum {zlib.crc32(chr(10).join(ids).encode()):08x}"
 
 
+def table_fingerprint(labels: str) -> dict[str, str]:
+    """Setting of the content of --labels FILE.csv, which may change under its name; {} without a table."""
+    if labels in ("xml", "masks"):
+        return {}
+    path = Path(labels)
+    return {"label_table": f"checksum {zlib.crc32(path.read_bytes()):08x}" if path.is_file() else "no file"}
+
+
 def steps_per_epoch(ids: list[str], batch_size: int, flag: str) -> int:
     """Whole batches of a list. Raises InputError that names `flag` when there is none."""
     if len(ids) < batch_size:

@@ -13,7 +13,7 @@ from data.sample import InputError
 from frame.chain import UPSTREAM
 from frame.data_sets import DataSet, open_data_set
 from frame.flags import Flags, Group, build_parser, parse
-from frame.lists import fingerprint, require_images
+from frame.lists import fingerprint, require_images, table_fingerprint
 from frame.presets import overrides
 from frame.selection import SAID
 from frame.settings import GROUPS
@@ -53,7 +53,7 @@ def run_stage(stage: Stage, flags: Flags, force: bool = False) -> dict[str, Any]
     data_set = open_data_set(flags[Data])
     ids = stage.select_ids(data_set, flags)
     require_images(data_set, ids)
-    settings = flags.settings(stage.OPTIONS) | {"images": fingerprint(ids)}
+    settings = settings_of(stage, flags, fingerprint(ids))
     status = work_dir.begin(name, settings, UPSTREAM[name], stage.OUTPUTS, overwrite=overwrite, force=force)
     if status == "complete":
         log.info("%s: complete, skipped (python %s.py --overwrite does it again)", name, name)
@@ -73,6 +73,11 @@ def run_stage(stage: Stage, flags: Flags, force: bool = False) -> dict[str, Any]
     work_dir.finish(name, metrics, time.perf_counter() - start, gpu.facts())
     log.info("%s: done in %.0f s", name, time.perf_counter() - start)
     return metrics
+
+
+def settings_of(stage: Stage, flags: Flags, images: str | None) -> dict[str, Any]:
+    """What the result of a stage depends on. images: fingerprint of its list."""
+    return flags.settings(stage.OPTIONS) | {"images": images} | table_fingerprint(flags[Data].labels)
 
 
 def read_best_checkpoint(work_dir: WorkDir, name: str) -> bool:

@@ -26,6 +26,7 @@ from runtime.disk import require_space
 
 log = logging.getLogger("sfc")
 ENTRIES = "entries.json"                       # of replaced results: what config.json and metrics.json said of them
+INPUTS = {"images": "list of images", "label_table": "content of --labels"}     # settings that are no flags
 RESULT = logging.INFO + 5                      # level of scores, which --quiet still shows, as it does warnings
 
 
@@ -277,9 +278,9 @@ def _identity(entry: dict) -> dict:
 
 
 def setting_differences(found: dict, wanted: dict) -> list[str]:
-    """Lines "--flag: was X, is Y" for every setting of a stage that differs."""
-    return [f"--{name}: was {found.get(name)}, is {wanted.get(name)}" for name in sorted(found.keys() | wanted.keys())
-            if found.get(name) != wanted.get(name)]
+    """Lines "--flag: was X, is Y", one for every setting of a stage that differs."""
+    return [f"{INPUTS.get(name, f'--{name}')}: was {found.get(name)}, is {wanted.get(name)}"
+            for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
 
 
 def entry_differences(found: dict, wanted: dict, prefix: str = "") -> list[str]:

@@ -90,6 +90,22 @@ def test_what_read_the_result_of_a_stage_is_not_complete_once_it_was_made_again(
     assert [name for name in UPSTREAM if f"{name}: started" in out] == ["make_sem_seg_labels", "eval_sem_seg"]
 
 
+def test_a_label_table_that_was_corrected_under_its_name(copy, command, mini, tmp_path, capsys):
+    data_set, table = Voc12(mini), tmp_path / "labels.csv"
+    names, ids = data_set.class_names, data_set.split("train")[0]
+    rows = [f"{name},{';'.join(names[k] for k in row.nonzero()[0])}"
+            for name, row in zip(ids, data_set.image_labels(ids))]
+    table.write_text("\n".join(["image,labels", *rows]))
+    flags = ("--work_dir", copy, "--labels", table, "--sfc_epochs", "1")
+    assert command("train_sfc", *flags, "--overwrite") == 0
+    assert command("train_sfc", *flags) == 0 and "complete, skipped" in capsys.readouterr().out
+    table.write_text("\n".join(["image,labels", f"{ids[0]},{names[0]}", *rows[1:]]))
+    assert command("train_sfc", *flags) == 2
+    assert "content of --labels: was checksum" in capsys.readouterr().err
+    assert command("run_sample", "--check", *flags) == 2
+    assert "content of --labels: was checksum" in capsys.readouterr().out
+
+
 def test_a_path_is_one_however_it_is_spelt(copy, command, mini, capsys):
     assert command("train_sfc", "--work_dir", copy, root=f"{mini.parent}/./{mini.name}/") == 0
     assert "complete, skipped" in capsys.readouterr().out

@@ -135,7 +135,7 @@ def test_results_of_other_settings_or_images(found, finished, mini, tmp_path, fl
     errors = [text for level, text, _ in found(work_dir.check_results, CHAIN, *there) if level == ERROR]
     assert {text.split()[1] for text in errors} == refused
     if "--crf_iterations" not in flags:
-        assert all("--images: was 24 ids" in text and "is 12 ids" in text for text in errors)
+        assert all("list of images: was 24 ids" in text and "is 12 ids" in text for text in errors)
     there.append("--overwrite")
     done = [text for level, text, _ in found(work_dir.check_results, CHAIN, *there) if level == OK]
     assert [text.split()[1] for text in done] == [*again]
@@ -149,10 +149,10 @@ def test_the_check_says_what_the_run_would_refuse(command, finished, mini, tmp_p
     for flags in (["--check"], []):
         assert command("run_sample", *other_images, *flags) == 2
         said = "".join(capsys.readouterr())
-        assert "holds eval_cam of another configuration" in said and "--images: was 24 ids" in said
+        assert "holds eval_cam of another configuration" in said and "list of images: was 24 ids" in said
     assert command("run_sample", *other_images, "--check", "--overwrite") == 0
     said = capsys.readouterr().out
-    assert "does eval_cam again, because of --images: was 24 ids" in said and "eval_cam: about" in said
+    assert "does eval_cam again, because of list of images: was 24 ids" in said and "eval_cam: about" in said
 
 
 def test_input_of_other_settings(found, copy):

@@ -16,6 +16,7 @@ It may be interrupted: files that are there are kept.
 import argparse
 import json
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,8 +63,10 @@ class Subset(NamedTuple):
             small = pixels.resize(self._size(pixels.size), Image.Resampling.LANCZOS)
             write_atomically(copy, lambda file: file.write(path.read_bytes()) if small.size == pixels.size
                              else small.save(file, "JPEG", quality=QUALITY))
-        objects = "".join(f"  <object><name>{label}</name></object>\n" for label in classes)
-        write_text(self.out / "Annotations" / f"{name}.xml", f"<annotation>\n{objects}</annotation>\n")
+        annotation = ET.Element("annotation")
+        for label in classes:
+            ET.SubElement(ET.SubElement(annotation, "object"), "name").text = label
+        write_text(self.out / "Annotations" / f"{name}.xml", ET.tostring(annotation, encoding="unicode"))
 
     def write_mask(self, name: str) -> None:
         """SegmentationClass/ID.png, with the new indices. Raises InputError for a mask that cannot be read."""

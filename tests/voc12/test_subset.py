@@ -82,6 +82,15 @@ def test_whole_data_set_unchanged(voc, tmp_path):
     assert Voc12(out).class_names == CLASS_NAMES and Voc12(out).split("val")[0] == list("bd")
 
 
+def test_own_class_names(voc, tmp_path):
+    names = ["Ä", "salt & <pepper>", *CLASS_NAMES]
+    (voc / "classes.txt").write_text("\n".join(names), encoding="utf-8")
+    (voc / "Annotations/c.xml").write_text("<annotation><object><name>salt &amp; &lt;pepper&gt;</name></object>"
+                                           "<object><name>&#196;</name></object></annotation>")
+    assert run(voc, tmp_path / "out", "--classes", "cat, salt & <pepper>,Ä") == 0
+    np.testing.assert_array_equal(Voc12(tmp_path / "out").image_labels(["a", "c"]), [[1, 0, 0], [0, 1, 1]])
+
+
 def test_other_classes_are_ignored_in_masks(voc, tmp_path):
     assert run(voc, tmp_path / "out", "--classes", "sheep", "--val") == 2        # no image of train shows one
     assert run(voc, tmp_path / "out", "--classes", "dog", "--val") == 0
